@@ -1,0 +1,152 @@
+//! What is said of one enclave. The field names and their order are those of AWS's nitro-cli JSON.
+
+use serde::{Deserialize, Serialize};
+
+/// What `run-enclave` prints.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EnclaveRunInfo {
+    /// Unique among running enclaves.
+    #[serde(rename = "EnclaveName")]
+    pub enclave_name: String,
+    /// `<instance id>-enc<slot in hexadecimal>`.
+    #[serde(rename = "EnclaveID")]
+    pub enclave_id: String,
+    /// The enclave's VMM process on the parent.
+    #[serde(rename = "ProcessID")]
+    pub process_id: u32,
+    /// The enclave's vsock address.
+    #[serde(rename = "EnclaveCID")]
+    pub enclave_cid: u64,
+    /// Length of `cpu_ids`.
+    #[serde(rename = "NumberOfCPUs")]
+    pub number_of_cpus: u64,
+    /// The parent's CPUs that run the enclave's vCPUs, in vCPU order.
+    #[serde(rename = "CPUIDs")]
+    pub cpu_ids: Vec<u32>,
+    /// Memory taken from the parent, in MiB; at least what was asked for.
+    #[serde(rename = "MemoryMiB")]
+    pub memory_mib: u64,
+}
+
+/// One element of what `describe-enclaves` prints.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EnclaveDescription {
+    /// What `run-enclave` printed.
+    #[serde(flatten)]
+    pub run: EnclaveRunInfo,
+    /// Where the enclave is in its life.
+    #[serde(rename = "State")]
+    pub state: EnclaveState,
+    /// How it was started.
+    #[serde(rename = "Flags")]
+    pub flags: EnclaveFlags,
+    /// Of the bytes that were loaded; AWS prints them in debug mode too, although attestation then has zeros.
+    #[serde(rename = "Measurements")]
+    pub measurements: Measurements,
+}
+
+/// The states that AWS's nitro-cli knows; scripts know no other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum EnclaveState {
+    /// Admitted, not yet booted: no heartbeat so far.
+    Empty,
+    /// The enclave's init has sent its heartbeat.
+    Running,
+    /// Being ended.
+    Terminating,
+}
+
+/// How an enclave was started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum EnclaveFlags {
+    /// Production: no console, true PCRs.
+    None,
+    /// The console can be watched.
+    DebugMode,
+}
+
+/// One element of what `terminate-enclave` prints.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EnclaveTermination {
+    /// The name it had.
+    #[serde(rename = "EnclaveName")]
+    pub enclave_name: String,
+    /// The id it had.
+    #[serde(rename = "EnclaveID")]
+    pub enclave_id: String,
+    /// Always true; a failure is an error reply.
+    #[serde(rename = "Terminated")]
+    pub terminated: bool,
+}
+
+/// Platform configuration registers of an image, each 96 lower-case hexadecimal digits (SHA-384).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Measurements {
+    /// Name of the hash; see [`Measurements::HASH_ALGORITHM`].
+    #[serde(rename = "HashAlgorithm")]
+    pub hash_algorithm: String,
+    /// Kernel, command line and every ramdisk.
+    #[serde(rename = "PCR0")]
+    pub pcr0: String,
+    /// Kernel, command line and the first ramdisk.
+    #[serde(rename = "PCR1")]
+    pub pcr1: String,
+    /// Every ramdisk but the first: the application.
+    #[serde(rename = "PCR2")]
+    pub pcr2: String,
+    /// The signing certificate, of a signed image.
+    #[serde(rename = "PCR8", default, skip_serializing_if = "Option::is_none")]
+    pub pcr8: Option<String>,
+}
+
+impl Measurements {
+    /// The text that nitro-cli before 1.5 prints and old parsers expect.
+    pub const HASH_ALGORITHM: &str = "Sha384 { ... }";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_description_has_the_keys_types_and_order_of_nitro_cli() {
+        let description = EnclaveDescription {
+            run: EnclaveRunInfo {
+                enclave_name: "hello".into(),
+                enclave_id: "i-0000000000000000-enc19a0b1c2d3e4f506".into(),
+                process_id: 4711,
+                enclave_cid: 16,
+                number_of_cpus: 2,
+                cpu_ids: vec![1, 3],
+                memory_mib: 512,
+            },
+            state: EnclaveState::Running,
+            flags: EnclaveFlags::DebugMode,
+            measurements: Measurements {
+                hash_algorithm: Measurements::HASH_ALGORITHM.into(),
+                pcr0: "00".into(),
+                pcr1: "11".into(),
+                pcr2: "22".into(),
+                pcr8: None,
+            },
+        };
+
+        let json = serde_json::to_string(&description).unwrap();
+
+        assert_eq!(
+            json,
+            concat!(
+                r#"{"EnclaveName":"hello","EnclaveID":"i-0000000000000000-enc19a0b1c2d3e4f506","#,
+                r#""ProcessID":4711,"EnclaveCID":16,"NumberOfCPUs":2,"CPUIDs":[1,3],"MemoryMiB":512,"#,
+                r#""State":"RUNNING","Flags":"DEBUG_MODE","Measurements":{"HashAlgorithm":"Sha384 { ... }","#,
+                r#""PCR0":"00","PCR1":"11","PCR2":"22"}}"#
+            )
+        );
+        assert_eq!(
+            serde_json::from_str::<EnclaveDescription>(&json).unwrap(),
+            description
+        );
+    }
+}

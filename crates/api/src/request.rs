@@ -1,0 +1,83 @@
+//! Requests of a client and replies of the daemon.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{EnclaveDescription, EnclaveRunInfo, EnclaveTermination, Failure};
+
+/// What a client asks of the daemon, one per connection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(
+    tag = "request",
+    content = "arguments",
+    rename_all = "snake_case",
+    deny_unknown_fields
+)]
+pub enum Request {
+    /// Carve out CPUs and memory and boot the EIF whose descriptor comes with this message.
+    RunEnclave(RunEnclave),
+    /// List the running enclaves.
+    DescribeEnclaves,
+    /// End enclaves and give back what they held.
+    TerminateEnclave(Selector),
+    /// Stream the console of one debug-mode enclave: first its kept history, then what follows.
+    Console(Selector),
+}
+
+/// Which enclaves a request is about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Selector {
+    /// The enclave with this id. Only the part after the last `-enc` counts, as with AWS's nitro-cli.
+    Id(String),
+    /// The one enclave with this name.
+    Name(String),
+    /// Every enclave. Not valid for a console.
+    All,
+}
+
+/// The parameters of `run-enclave`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunEnclave {
+    /// Memory to give to the enclave, in MiB. The daemon rounds it up to whole hugepages.
+    pub memory_mib: u64,
+    /// How many or which CPUs.
+    pub cpus: CpuSelection,
+    /// The vsock CID to use; `None` lets the daemon choose.
+    pub enclave_cid: Option<u32>,
+    /// The wanted name; the daemon appends `_1`, `_2`, … if it is taken.
+    pub enclave_name: String,
+    /// Whether the console can be watched. A debug-mode enclave attests with zero PCRs.
+    pub debug_mode: bool,
+}
+
+/// How many or which CPUs an enclave gets.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CpuSelection {
+    /// This many, chosen by the daemon as whole cores.
+    Count(u32),
+    /// Exactly these, by the parent's CPU number, in the order of the enclave's vCPUs.
+    Ids(Vec<u32>),
+}
+
+/// What the daemon answers. `Progress` may come before the one final message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "reply", content = "value", rename_all = "snake_case")]
+pub enum Reply {
+    /// A line for the user, to be shown on standard error.
+    Progress(String),
+    /// Final answer to [`Request::RunEnclave`]: the enclave has sent its heartbeat.
+    EnclaveStarted(EnclaveRunInfo),
+    /// Final answer to [`Request::DescribeEnclaves`], ordered by creation.
+    Enclaves(Vec<EnclaveDescription>),
+    /// Final answer to [`Request::TerminateEnclave`]: these are gone and their resources are free.
+    Terminated(Vec<EnclaveTermination>),
+    /// Answer to [`Request::Console`]: raw console bytes follow on this connection.
+    ConsoleAttached {
+        /// The watched enclave's CID.
+        enclave_cid: u32,
+    },
+    /// Final answer to any request that failed.
+    Error(Failure),
+}

@@ -1,0 +1,92 @@
+//! The conversation of the daemon and one VMM process, over the socket pair that is the VMM's standard input.
+//!
+//! ```text
+//! daemon                                   VMM
+//!   LaunchSpec + descriptors  ───────────►
+//!                             ◄───────────  Measured      every byte is in guest memory and in the hashes
+//!                             ◄───────────  Started       vCPUs are about to run for the first time
+//!                             ◄───────────  Exited        the last message; then the process ends
+//!                             ◄───────────  Failed        instead of any of these; the process ends
+//! ```
+//!
+//! The daemon ends an enclave by killing the process: a VMM holds nothing that needs an orderly end.
+//! A VMM that disappears without `Exited` or `Failed` was killed or crashed.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Failure, Measurements};
+
+/// The longest message of this conversation, in bytes.
+pub const MAX_MESSAGE: usize = 64 * 1024;
+
+/// Everything a VMM is told. Its descriptors come with the same message, in this order: `/dev/kvm`; the EIF; the
+/// listening socket behind `vsock.sock`; the directory in which `vsock.sock_<port>` listeners are found (`O_PATH`);
+/// one memfd per element of `memory`; and in debug mode the write end of the console pipe.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LaunchSpec {
+    /// For messages only.
+    pub enclave_id: String,
+    /// The guest's vsock address.
+    pub guest_cid: u32,
+    /// The parent's CPU for each vCPU; vCPU threads are pinned one to one.
+    pub cpu_ids: Vec<u32>,
+    /// Hardware threads per core that the guest is told of: `cpu_ids` holds whole cores, siblings side by side.
+    pub threads_per_core: u8,
+    /// The memory files, in guest-physical order.
+    pub memory: Vec<MemoryFile>,
+    /// Whether a console descriptor is present.
+    pub debug_mode: bool,
+}
+
+/// One hugetlb memfd that backs guest memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MemoryFile {
+    /// Bytes, a multiple of `page_size`.
+    pub size: u64,
+    /// Bytes per hugepage: 2 MiB or 1 GiB.
+    pub page_size: u64,
+}
+
+/// What a VMM tells the daemon.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", content = "value", rename_all = "snake_case")]
+pub enum Event {
+    /// The EIF is loaded; these are the measurements of exactly the bytes that are in guest memory.
+    Measured(Measurements),
+    /// The vCPU threads exist and enter the guest now.
+    Started,
+    /// The guest has ended.
+    Exited(ExitReason),
+    /// The enclave could not be started, or the VMM met an error it cannot go on from.
+    Failed(Failure),
+}
+
+/// How a guest ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExitReason {
+    /// The guest asked for a reset through the keyboard controller (`reboot=k`): its application ended, or its
+    /// kernel panicked and waited out `panic=`.
+    Reset,
+    /// A vCPU met a triple fault.
+    TripleFault,
+    /// Every vCPU halted with interrupts off: nothing can wake the guest.
+    Halted,
+    /// KVM could not go on with a vCPU; the text names the KVM exit.
+    Crashed(String),
+}
+
+impl std::fmt::Display for ExitReason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Reset => {
+                f.write_str("the guest reset itself (its application ended or its kernel panicked)")
+            }
+            Self::TripleFault => f.write_str("triple fault"),
+            Self::Halted => f.write_str("every vCPU halted with interrupts off"),
+            Self::Crashed(what) => write!(f, "KVM cannot run the guest: {what}"),
+        }
+    }
+}
