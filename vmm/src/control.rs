@@ -1,0 +1,249 @@
+//! The VMM's end of its conversation with the daemon (`api::vmm`): one `SOCK_SEQPACKET` socket, standard input.
+
+use std::{
+    io::{self, IoSliceMut},
+    mem::MaybeUninit,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+};
+
+use api::vmm::{Event, LaunchSpec, MAX_MESSAGE};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendFlags, recvmsg, send,
+};
+
+/// The most descriptors a launch message carries.
+const MAX_DESCRIPTORS: usize = 64;
+
+/// Why the daemon could not be understood.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// The socket failed, or standard input is no socket.
+    #[error(
+        "the control socket on standard input cannot be used; the daemon starts this program, users do not"
+    )]
+    Socket(#[from] io::Error),
+    /// The daemon closed its end before it sent a launch message.
+    #[error("the daemon is gone")]
+    Closed,
+    /// A message longer than the protocol allows.
+    #[error("the launch message was cut")]
+    Truncated,
+    /// Not the expected JSON.
+    #[error("the launch message is malformed")]
+    Malformed(#[from] serde_json::Error),
+    /// Descriptors are missing or too many.
+    #[error("the launch message needs {expected} descriptors and has {received}")]
+    Descriptors {
+        /// By its specification.
+        expected: usize,
+        /// What came.
+        received: usize,
+    },
+}
+
+/// The socket to the daemon.
+#[derive(Debug)]
+pub struct Control<'a>(BorrowedFd<'a>);
+
+/// Everything the daemon hands over, by name.
+#[derive(Debug)]
+pub struct Launch {
+    /// What to run.
+    pub spec: LaunchSpec,
+    /// `/dev/kvm`.
+    pub kvm: OwnedFd,
+    /// The image.
+    pub eif: OwnedFd,
+    /// The listener behind `vsock.sock`.
+    pub vsock_listener: OwnedFd,
+    /// The directory of the `vsock.sock_<port>` listeners.
+    pub vsock_directory: OwnedFd,
+    /// One memfd per `spec.memory`.
+    pub memory: Vec<OwnedFd>,
+    /// Where console output goes, in debug mode.
+    pub console: Option<OwnedFd>,
+}
+
+impl<'a> Control<'a> {
+    /// A conversation over `socket`.
+    pub fn new(socket: BorrowedFd<'a>) -> Self {
+        Self(socket)
+    }
+
+    /// Waits for the launch message.
+    pub fn receive_launch(&self) -> Result<Launch, ControlError> {
+        let mut message = vec![0; MAX_MESSAGE];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
+        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let received = recvmsg(
+            self.0,
+            &mut [IoSliceMut::new(&mut message)],
+            &mut ancillary,
+            RecvFlags::CMSG_CLOEXEC,
+        )
+        .map_err(io::Error::from)?;
+        if received.bytes == 0 {
+            return Err(ControlError::Closed);
+        }
+        if received
+            .flags
+            .intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC)
+        {
+            return Err(ControlError::Truncated);
+        }
+        let spec = serde_json::from_slice(message.get(..received.bytes).unwrap_or_default())?;
+        let rights = ancillary.drain().filter_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
+            _ => None,
+        });
+        assign(spec, rights.flatten().collect())
+    }
+
+    /// Tells the daemon. It may be gone; the enclave does not depend on it being told.
+    pub fn send(&self, event: &Event) {
+        let sent = serde_json::to_vec(event)
+            .map_err(io::Error::from)
+            .and_then(|message| send(self.0, &message, SendFlags::NOSIGNAL).map_err(io::Error::from));
+        if let Err(error) = sent {
+            eprintln!("the daemon could not be told of {event:?}: {error}");
+        }
+    }
+}
+
+impl AsFd for Control<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0
+    }
+}
+
+/// Gives each descriptor its name, in the order that [`LaunchSpec`] documents.
+fn assign(spec: LaunchSpec, descriptors: Vec<OwnedFd>) -> Result<Launch, ControlError> {
+    let expected = 4 + spec.memory.len() + usize::from(spec.debug_mode);
+    let received = descriptors.len();
+    let wrong = ControlError::Descriptors { expected, received };
+    if received != expected {
+        return Err(wrong);
+    }
+    let mut descriptors = descriptors.into_iter();
+    let fixed = (
+        descriptors.next(),
+        descriptors.next(),
+        descriptors.next(),
+        descriptors.next(),
+    );
+    let (Some(kvm), Some(eif), Some(vsock_listener), Some(vsock_directory)) = fixed else {
+        return Err(wrong);
+    };
+    let memory = descriptors.by_ref().take(spec.memory.len()).collect();
+    let console = descriptors.next();
+    Ok(Launch {
+        spec,
+        kvm,
+        eif,
+        vsock_listener,
+        vsock_directory,
+        memory,
+        console,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::IoSlice;
+
+    use api::vmm::MemoryFile;
+    use rustix::net::{
+        AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SocketFlags, SocketType, sendmsg,
+        socketpair,
+    };
+
+    use super::*;
+
+    fn pair() -> (OwnedFd, OwnedFd) {
+        socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )
+        .unwrap()
+    }
+
+    fn spec(memory_files: usize, debug_mode: bool) -> LaunchSpec {
+        LaunchSpec {
+            enclave_id: "i-0-enc1".into(),
+            guest_cid: 16,
+            cpu_ids: vec![1],
+            threads_per_core: 1,
+            memory: vec![
+                MemoryFile {
+                    size: 2 << 20,
+                    page_size: 2 << 20
+                };
+                memory_files
+            ],
+            debug_mode,
+        }
+    }
+
+    fn send_with(socket: &OwnedFd, message: &[u8], descriptors: usize) {
+        let file = std::fs::File::open("/dev/null").unwrap();
+        let descriptors = vec![file.as_fd(); descriptors];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        assert!(ancillary.push(SendAncillaryMessage::ScmRights(&descriptors)));
+        sendmsg(
+            socket,
+            &[IoSlice::new(message)],
+            &mut ancillary,
+            SendFlags::empty(),
+        )
+        .unwrap();
+    }
+
+    #[test]
+    fn every_descriptor_gets_its_name() {
+        let (daemon, vmm) = pair();
+        send_with(&daemon, &serde_json::to_vec(&spec(2, true)).unwrap(), 7);
+
+        let launch = Control::new(vmm.as_fd()).receive_launch().unwrap();
+
+        assert_eq!(launch.spec, spec(2, true));
+        assert_eq!(launch.memory.len(), 2);
+        assert!(launch.console.is_some());
+    }
+
+    #[test]
+    fn missing_and_surplus_descriptors_are_refused() {
+        for descriptors in [4, 6] {
+            let (daemon, vmm) = pair();
+            send_with(
+                &daemon,
+                &serde_json::to_vec(&spec(1, false)).unwrap(),
+                descriptors,
+            );
+
+            let error = Control::new(vmm.as_fd()).receive_launch().unwrap_err();
+
+            assert!(
+                matches!(error, ControlError::Descriptors { expected: 5, received } if received == descriptors)
+            );
+        }
+    }
+
+    #[test]
+    fn garbage_and_a_vanished_daemon_are_told_apart() {
+        let (daemon, vmm) = pair();
+        send_with(&daemon, b"{\"enclave_id\":", 5);
+        assert!(matches!(
+            Control::new(vmm.as_fd()).receive_launch(),
+            Err(ControlError::Malformed(_))
+        ));
+
+        drop(daemon);
+        assert!(matches!(
+            Control::new(vmm.as_fd()).receive_launch(),
+            Err(ControlError::Closed)
+        ));
+    }
+}

@@ -1,0 +1,7 @@
+//! The devices of the machine besides virtio: a serial port and the reset line of a keyboard controller.
+
+mod i8042;
+mod serial;
+
+pub use i8042::I8042;
+pub use serial::{Console, ConsoleOutput, Serial};

@@ -1,0 +1,66 @@
+//! The one table from what can go wrong in this process to the numbers of AWS's nitro-cli.
+
+use api::{ErrorCode, Failure};
+
+use crate::{
+    arch::{BootError, KernelError},
+    control::ControlError,
+    load::LoadError,
+    memory::MemoryError,
+};
+
+/// Anything that keeps an enclave from starting.
+#[derive(Debug, thiserror::Error)]
+pub enum LaunchError {
+    /// The conversation with the daemon.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// Guest memory.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// The image.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// Boot state and vCPUs.
+    #[error(transparent)]
+    Boot(#[from] BootError),
+    /// A device, a thread or a descriptor that the operating system refused.
+    #[error("{what}")]
+    System {
+        /// What was being done.
+        what: &'static str,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+}
+
+impl LaunchError {
+    /// For `map_err` on I/O results.
+    pub(crate) fn system<E: Into<std::io::Error>>(what: &'static str) -> impl Fn(E) -> Self {
+        move |source| Self::System {
+            what,
+            source: source.into(),
+        }
+    }
+}
+
+impl From<&LaunchError> for Failure {
+    fn from(error: &LaunchError) -> Self {
+        let code = match error {
+            LaunchError::Memory(memory) if memory.is_shortage() => ErrorCode::InsufficientMemoryAvailable,
+            LaunchError::Memory(_) => ErrorCode::Mmap,
+            LaunchError::Load(LoadError::TooLarge { .. }) => ErrorCode::MemoryOverflow,
+            LaunchError::Load(LoadError::Read { .. }) => ErrorCode::FileOperation,
+            LaunchError::Load(_) => ErrorCode::EifParsing,
+            LaunchError::Boot(_) => ErrorCode::IoctlFailure,
+            LaunchError::Control(_) | LaunchError::System { .. } => ErrorCode::EnclaveBootFailure,
+        };
+        Self::caused_by(code, "the enclave could not be started", error)
+    }
+}
+
+impl From<KernelError> for LaunchError {
+    fn from(error: KernelError) -> Self {
+        Self::Load(error.into())
+    }
+}

@@ -1,0 +1,289 @@
+//! From a launch specification to a running guest, and the event loop that serves its devices until it ends.
+
+use std::{
+    fs::File,
+    io,
+    os::{fd::AsRawFd, unix::net::UnixListener},
+    path::PathBuf,
+    sync::{
+        Arc, Mutex,
+        mpsc::{Receiver, channel},
+    },
+    time::{Duration, Instant},
+};
+
+use api::vmm::{Event, ExitReason};
+use event_manager::{EventManager, EventOps, Events, MutEventSubscriber, SubscriberOps};
+use kvm_ioctls::{IoEventAddress, Kvm, VcpuFd, VmFd};
+use virtio::MmioTransport;
+use vm_memory::GuestMemoryMmap;
+use vmm_sys_util::{
+    epoll::EventSet,
+    eventfd::{EFD_NONBLOCK, EventFd},
+};
+
+use crate::{
+    arch::{self, BootData, BootError, layout},
+    bus::{Bus, BusDevice},
+    control::{Control, Launch},
+    devices::{Console, I8042, Serial},
+    failure::LaunchError,
+    load::{self, Loaded},
+    memory::{self, ExclusiveMemory},
+    probe::kvm_from,
+    vcpu::{Buses, EndReporter, VcpuThreads},
+    vsock::unix::{UnixVsock, UnixVsockConfig, UnixVsockWorker},
+};
+
+/// How often vCPUs are asked whether they are halted for ever.
+const STALL_CHECK: Duration = Duration::from_secs(1);
+
+/// How long an unfinished console line may wait.
+const CONSOLE_FLUSH: Duration = Duration::from_millis(100);
+
+/// Receives a launch specification, runs the enclave and returns how it ended.
+///
+/// # Errors
+/// Whatever keeps the enclave from starting; its [`api::Failure`] is what users see.
+pub fn run(control: &Control<'_>) -> Result<ExitReason, LaunchError> {
+    let launch = control.receive_launch()?;
+    rustix::process::fchdir(&launch.vsock_directory)
+        .map_err(LaunchError::system("entering the socket directory"))?;
+    let (reasons, ends) = channel();
+    let wake = EventFd::new(EFD_NONBLOCK).map_err(LaunchError::system("creating an eventfd"))?;
+    let end = EndReporter { reasons, wake };
+
+    let Launch {
+        spec,
+        kvm,
+        eif,
+        vsock_listener,
+        vsock_directory: _,
+        memory: files,
+        console,
+    } = launch;
+    let kvm = kvm_from(kvm);
+    let vm = kvm.create_vm().map_err(BootError::kvm("KVM_CREATE_VM"))?;
+    arch::create_interrupt_controllers(&vm)?;
+    let memory = memory::map(&spec.memory, files)?;
+    memory::register(&vm, &memory)?;
+    let ram = memory::size(&memory);
+
+    let loaded = load::load(&File::from(eif), ExclusiveMemory::before_start(&memory), ram)?;
+    control.send(&Event::Measured(to_api(&loaded.measurements)));
+
+    let config = UnixVsockConfig {
+        guest_cid: spec.guest_cid,
+        listener: UnixListener::from(vsock_listener),
+        port_socket_prefix: PathBuf::from("vsock.sock_"),
+    };
+    let console = Console::new(console.map(File::from));
+    let memory = Arc::new(memory);
+    let (buses, vsock) = attach_devices(&vm, &memory, config, &console, &end)?;
+    let vcpus = boot_vcpus(&kvm, &vm, &memory, &loaded, &spec)?;
+    let mut events = event_loop(vsock, control, &end)?;
+    control.send(&Event::Started);
+    let threads = VcpuThreads::start(vcpus, &spec.cpu_ids, &Arc::new(buses), &end)
+        .map_err(LaunchError::system("starting vCPU threads"))?;
+    let tick = if spec.debug_mode {
+        CONSOLE_FLUSH
+    } else {
+        STALL_CHECK
+    };
+    let reason = serve(&mut events, &threads, &console, &ends, tick)?;
+    console.flush();
+    Ok(reason)
+}
+
+/// The buses with every device of the machine, and the half of vsock that the event loop runs.
+fn attach_devices(
+    vm: &VmFd,
+    memory: &Arc<GuestMemoryMmap>,
+    vsock: UnixVsockConfig,
+    console: &Console,
+    end: &EndReporter,
+) -> Result<(Buses, UnixVsockWorker), LaunchError> {
+    let mut buses = Buses {
+        ports: Bus::new("port"),
+        mmio: Bus::new("mmio"),
+    };
+    let serial = Serial::new(interrupt_line(vm, layout::SERIAL_IRQ)?, console.clone());
+    buses
+        .ports
+        .attach(layout::SERIAL_PORTS, Arc::new(Mutex::new(serial)));
+    let end = end
+        .try_clone()
+        .map_err(LaunchError::system("creating an eventfd"))?;
+    let keyboard = I8042::new(move || end.report(ExitReason::Reset));
+    buses
+        .ports
+        .attach(layout::I8042_PORTS, Arc::new(Mutex::new(keyboard)));
+
+    let (device, worker) = UnixVsock::open(vsock).map_err(LaunchError::system("opening the vsock device"))?;
+    let irqfd = interrupt_line(vm, layout::VSOCK_IRQ)?;
+    let transport = MmioTransport::new(device, memory.clone(), irqfd)
+        .map_err(io::Error::other)
+        .map_err(LaunchError::system("creating the vsock transport"))?;
+    for (queue, doorbell) in transport.doorbells() {
+        let address = IoEventAddress::Mmio(layout::VSOCK_WINDOW.start + virtio::QUEUE_NOTIFY_OFFSET);
+        vm.register_ioevent(doorbell, &address, queue)
+            .map_err(BootError::kvm("KVM_IOEVENTFD"))?;
+    }
+    buses.mmio.attach(layout::VSOCK_WINDOW, Arc::new(transport));
+    Ok((buses, worker))
+}
+
+impl<D: virtio::VirtioDevice> BusDevice for MmioTransport<D> {
+    fn read(&self, offset: u64, data: &mut [u8]) {
+        MmioTransport::read(self, offset, data);
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) {
+        MmioTransport::write(self, offset, data);
+    }
+}
+
+/// An eventfd that raises `line` of the interrupt controllers.
+fn interrupt_line(vm: &VmFd, line: u32) -> Result<EventFd, LaunchError> {
+    let event = EventFd::new(EFD_NONBLOCK).map_err(LaunchError::system("creating an eventfd"))?;
+    vm.register_irqfd(&event, line)
+        .map_err(BootError::kvm("KVM_IRQFD"))?;
+    Ok(event)
+}
+
+/// Creates the vCPUs and writes what they find when they start.
+fn boot_vcpus(
+    kvm: &Kvm,
+    vm: &VmFd,
+    memory: &GuestMemoryMmap,
+    loaded: &Loaded,
+    spec: &api::vmm::LaunchSpec,
+) -> Result<Vec<VcpuFd>, LaunchError> {
+    let data = BootData {
+        kernel: &loaded.kernel,
+        cmdline: &loaded.cmdline,
+        initrd: loaded.initrd,
+        ram: memory::size(memory),
+        vcpus: spec.cpu_ids.len(),
+    };
+    arch::write_boot_data(memory, &data)?;
+    let vcpus: Result<Vec<_>, _> = (0..)
+        .zip(&spec.cpu_ids)
+        .map(|(number, _)| vm.create_vcpu(number))
+        .collect();
+    let vcpus = vcpus.map_err(BootError::kvm("KVM_CREATE_VCPU"))?;
+    arch::configure_vcpus(kvm, &vcpus, spec.threads_per_core, loaded.kernel.entry)?;
+    Ok(vcpus)
+}
+
+type EventLoop = EventManager<Box<dyn MutEventSubscriber>>;
+
+/// The event loop of the main thread: vsock, the end of the guest, the end of the daemon.
+fn event_loop(
+    vsock: UnixVsockWorker,
+    control: &Control<'_>,
+    end: &EndReporter,
+) -> Result<EventLoop, LaunchError> {
+    let failed = |error: event_manager::Error| LaunchError::System {
+        what: "creating the event loop",
+        source: io::Error::other(error.to_string()),
+    };
+    let mut events = EventLoop::new().map_err(failed)?;
+    events.add_subscriber(Box::new(vsock));
+    let socket = std::os::fd::AsFd::as_fd(control).as_raw_fd();
+    events.add_subscriber(Box::new(DaemonWatch {
+        socket,
+        end: clone_of(end)?,
+    }));
+    events.add_subscriber(Box::new(EndWatch {
+        wake: clone_of(end)?.wake,
+    }));
+    Ok(events)
+}
+
+fn clone_of(end: &EndReporter) -> Result<EndReporter, LaunchError> {
+    end.try_clone()
+        .map_err(LaunchError::system("creating an eventfd"))
+}
+
+/// Serves events until a reason to end arrives.
+fn serve(
+    events: &mut EventLoop,
+    threads: &VcpuThreads,
+    console: &Console,
+    ends: &Receiver<ExitReason>,
+    tick: Duration,
+) -> Result<ExitReason, LaunchError> {
+    let timeout = i32::try_from(tick.as_millis()).unwrap_or(i32::MAX);
+    let mut last_check = Instant::now();
+    loop {
+        events
+            .run_with_timeout(timeout)
+            .map_err(|error| LaunchError::System {
+                what: "waiting for events",
+                source: io::Error::other(error.to_string()),
+            })?;
+        if let Ok(reason) = ends.try_recv() {
+            return Ok(reason);
+        }
+        console.flush();
+        if last_check.elapsed() >= STALL_CHECK {
+            if threads.all_halted() {
+                return Ok(ExitReason::Halted);
+            }
+            threads.kick();
+            last_check = Instant::now();
+        }
+    }
+}
+
+/// Ends the enclave when the daemon's end of the control socket closes: there would be nobody to account for it.
+struct DaemonWatch {
+    socket: i32,
+    end: EndReporter,
+}
+
+impl MutEventSubscriber for DaemonWatch {
+    fn process(&mut self, events: Events, ops: &mut EventOps) {
+        if events.event_set().intersects(EventSet::HANG_UP | EventSet::ERROR) {
+            // The descriptor stays ready; one report is enough.
+            drop(ops.remove(Events::empty_raw(self.socket)));
+            self.end
+                .report(ExitReason::Crashed("the daemon is gone".to_owned()));
+        }
+    }
+
+    fn init(&mut self, ops: &mut EventOps) {
+        if let Err(error) = ops.add(Events::new_raw(self.socket, EventSet::empty())) {
+            eprintln!("the control socket is not watched: {error}");
+        }
+    }
+}
+
+/// Wakes the event loop when a vCPU thread or a device reports the end.
+struct EndWatch {
+    wake: EventFd,
+}
+
+impl MutEventSubscriber for EndWatch {
+    fn process(&mut self, _: Events, _: &mut EventOps) {
+        // Only a wake-up; the reason is in the channel.
+        drop(self.wake.read());
+    }
+
+    fn init(&mut self, ops: &mut EventOps) {
+        if let Err(error) = ops.add(Events::new(&self.wake, EventSet::IN)) {
+            eprintln!("the end of the guest is not watched: {error}");
+        }
+    }
+}
+
+fn to_api(measurements: &eif::Measurements) -> api::Measurements {
+    api::Measurements {
+        hash_algorithm: api::Measurements::HASH_ALGORITHM.to_owned(),
+        pcr0: measurements.pcr0.to_string(),
+        pcr1: measurements.pcr1.to_string(),
+        pcr2: measurements.pcr2.to_string(),
+        pcr8: None,
+    }
+}

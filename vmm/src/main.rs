@@ -1,0 +1,63 @@
+//! `enclave-vmm`: started by the daemon with its control socket as standard input, or by hand as `enclave-vmm probe`.
+
+use std::{error::Error, os::fd::AsFd, process::ExitCode};
+
+use api::vmm::Event;
+use enclave_vmm::{control::Control, machine, probe};
+
+const USAGE: &str = "\
+enclave-vmm runs one enclave. The daemon enclaved starts it; there is nothing to run by hand but
+
+  enclave-vmm probe     say whether this machine's /dev/kvm can run enclaves; exit status 0 if so
+  enclave-vmm --version
+";
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args().skip(1);
+    match (arguments.next().as_deref(), arguments.next()) {
+        (None, _) => run(),
+        (Some("probe"), None) => report_probe(),
+        (Some("--version"), None) => {
+            println!("enclave-vmm {}", env!("CARGO_PKG_VERSION"));
+            ExitCode::SUCCESS
+        }
+        _ => {
+            eprint!("{USAGE}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Runs the enclave that the daemon describes; whatever happens is told to the daemon.
+fn run() -> ExitCode {
+    let stdin = std::io::stdin();
+    let control = Control::new(stdin.as_fd());
+    match machine::run(&control) {
+        Ok(reason) => {
+            control.send(&Event::Exited(reason));
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            let failure = (&error).into();
+            eprintln!("{failure}");
+            control.send(&Event::Failed(failure));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn report_probe() -> ExitCode {
+    match probe::probe() {
+        Ok(()) => {
+            println!("/dev/kvm runs guests");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            let first: &(dyn Error + 'static) = &error;
+            let causes = std::iter::successors(Some(first), |cause| (*cause).source());
+            let texts: Vec<String> = causes.map(ToString::to_string).collect();
+            eprintln!("{}", texts.join(": "));
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,316 @@
+//! Guest memory: hugetlb memfds of the daemon, mapped shared, in guest-physical order around the gap for devices.
+//!
+//! The files are laid end to end; bytes below [`layout::LOW_RAM_END`] are low RAM, the rest continues at
+//! [`layout::HIGH_RAM_START`]. Mapping reserves the hugepages, so a shortage is found here, before anything runs;
+//! the kernel zeroes each page when it is first touched.
+
+use std::{fs::File, os::fd::OwnedFd};
+
+use api::vmm::MemoryFile;
+use kvm_bindings::kvm_userspace_memory_region;
+use kvm_ioctls::VmFd;
+use vm_memory::{
+    FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap,
+    MmapRegion, mmap::MmapRegionError,
+};
+
+use crate::arch::layout;
+
+/// Why guest memory could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum MemoryError {
+    /// The number of descriptors differs from the number of files in the launch specification.
+    #[error("{files} memory files are specified but {descriptors} descriptors came")]
+    Descriptors {
+        /// Elements in the specification.
+        files: usize,
+        /// Descriptors received.
+        descriptors: usize,
+    },
+    /// Zero, no multiple of its page size, or beyond the address space; or a page would straddle the device gap.
+    #[error("memory file {index} of {size} bytes cannot be placed with pages of {page_size} bytes")]
+    Unplaceable {
+        /// Position in the specification.
+        index: usize,
+        /// Its size in bytes.
+        size: u64,
+        /// Its page size in bytes.
+        page_size: u64,
+    },
+    /// `mmap` failed; `ENOMEM` means that the hugepages are taken.
+    #[error("{size} bytes of hugepages cannot be mapped")]
+    Map {
+        /// Length of the mapping in bytes.
+        size: u64,
+        /// What `mmap` said.
+        source: MmapRegionError,
+    },
+    /// The regions do not form an address space.
+    #[error("guest memory regions are inconsistent")]
+    Regions(#[source] vm_memory::GuestRegionCollectionError),
+    /// `KVM_SET_USER_MEMORY_REGION` failed.
+    #[error("KVM refused a memory region")]
+    Register(#[source] kvm_ioctls::Error),
+}
+
+impl MemoryError {
+    /// Whether the cause is that too few hugepages are free.
+    pub fn is_shortage(&self) -> bool {
+        let Self::Map {
+            source: MmapRegionError::Mmap(error),
+            ..
+        } = self
+        else {
+            return false;
+        };
+        error.raw_os_error() == Some(libc::ENOMEM)
+    }
+}
+
+/// A part of one file at one guest-physical address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Placement {
+    file: usize,
+    file_offset: u64,
+    guest_address: u64,
+    size: u64,
+}
+
+/// Lays `files` out, splitting the one that crosses into the device gap.
+fn place(files: &[MemoryFile]) -> Result<Vec<Placement>, MemoryError> {
+    let mut placements = Vec::new();
+    let mut position: u64 = 0;
+    for (index, file) in files.iter().enumerate() {
+        let MemoryFile { size, page_size } = *file;
+        let unplaceable = || MemoryError::Unplaceable {
+            index,
+            size,
+            page_size,
+        };
+        if size == 0 || page_size == 0 || size % page_size != 0 {
+            return Err(unplaceable());
+        }
+        let end = position
+            .checked_add(size)
+            .filter(|end| *end < 1 << 46)
+            .ok_or_else(unplaceable)?;
+        let low = end.min(layout::LOW_RAM_END).saturating_sub(position);
+        if low % page_size != 0 {
+            return Err(unplaceable());
+        }
+        if low > 0 {
+            placements.push(Placement {
+                file: index,
+                file_offset: 0,
+                guest_address: position,
+                size: low,
+            });
+        }
+        if low < size {
+            let guest_address = layout::HIGH_RAM_START + (position + low - layout::LOW_RAM_END);
+            placements.push(Placement {
+                file: index,
+                file_offset: low,
+                guest_address,
+                size: size - low,
+            });
+        }
+        position = end;
+    }
+    Ok(placements)
+}
+
+/// Maps the files. Nothing is faulted in.
+///
+/// # Errors
+/// See [`MemoryError`]; [`MemoryError::is_shortage`] tells the one an operator meets.
+pub fn map(files: &[MemoryFile], descriptors: Vec<OwnedFd>) -> Result<GuestMemoryMmap, MemoryError> {
+    if files.len() != descriptors.len() {
+        return Err(MemoryError::Descriptors {
+            files: files.len(),
+            descriptors: descriptors.len(),
+        });
+    }
+    let placements = place(files)?;
+    let descriptors: Vec<File> = descriptors.into_iter().map(File::from).collect();
+    let regions: Result<Vec<_>, _> = placements
+        .iter()
+        .map(|placement| map_region(placement, &descriptors))
+        .collect();
+    GuestMemoryMmap::from_regions(regions?).map_err(MemoryError::Regions)
+}
+
+fn map_region(placement: &Placement, files: &[File]) -> Result<GuestRegionMmap, MemoryError> {
+    let Placement {
+        file,
+        file_offset,
+        guest_address,
+        size,
+    } = *placement;
+    let failed = |source| MemoryError::Map { size, source };
+    let length = usize::try_from(size).map_err(|_| failed(MmapRegionError::InvalidPointer))?;
+    let file = files.get(file).and_then(|file| file.try_clone().ok());
+    let file = file.ok_or_else(|| failed(MmapRegionError::InvalidPointer))?;
+    // Without MAP_NORESERVE: the reservation is what makes a shortage an error here and not a SIGBUS in the guest.
+    let protection = libc::PROT_READ | libc::PROT_WRITE;
+    let mapping = MmapRegion::build(
+        Some(FileOffset::new(file, file_offset)),
+        length,
+        protection,
+        libc::MAP_SHARED,
+    );
+    GuestRegionMmap::new(mapping.map_err(failed)?, GuestAddress(guest_address))
+        .ok_or_else(|| failed(MmapRegionError::InvalidPointer))
+}
+
+/// Bytes of RAM in all regions.
+pub fn size(memory: &GuestMemoryMmap) -> u64 {
+    memory.iter().map(GuestMemoryRegion::len).sum()
+}
+
+/// Gives every region to KVM, one slot each.
+pub fn register(vm: &VmFd, memory: &GuestMemoryMmap) -> Result<(), MemoryError> {
+    for (slot, region) in (0..).zip(memory.iter()) {
+        let slot = kvm_userspace_memory_region {
+            slot,
+            flags: 0,
+            guest_phys_addr: region.start_addr().0,
+            memory_size: region.len(),
+            userspace_addr: region.as_ptr() as u64,
+        };
+        set_slot(vm, slot).map_err(MemoryError::Register)?;
+    }
+    Ok(())
+}
+
+#[expect(
+    unsafe_code,
+    reason = "KVM_SET_USER_MEMORY_REGION hands address ranges of this process to KVM"
+)]
+fn set_slot(vm: &VmFd, slot: kvm_userspace_memory_region) -> Result<(), kvm_ioctls::Error> {
+    // SAFETY: the range is one whole mapping of guest memory; it stays mapped until the process ends, because the
+    // memory is owned by the machine, which owns the VM too. The regions do not overlap (`from_regions` checks).
+    unsafe { vm.set_user_memory_region(slot) }
+}
+
+/// Lends `length` bytes at `address` to `access` as a plain slice, for loading the image: reading a file straight into
+/// guest memory and hashing what was read must not cost a copy.
+///
+/// Returns `None` if the range is not wholly within one region.
+#[expect(
+    unsafe_code,
+    reason = "guest memory is a plain byte slice only while nobody else can touch it"
+)]
+pub(crate) fn with_exclusive_bytes<T>(
+    memory: &mut ExclusiveMemory<'_>,
+    address: u64,
+    length: usize,
+    access: impl FnOnce(&mut [u8]) -> T,
+) -> Option<T> {
+    let slice = memory.0.get_slice(GuestAddress(address), length).ok()?;
+    let guard = slice.ptr_guard_mut();
+    // SAFETY: the range is mapped and writable, and `ExclusiveMemory` promises that no vCPU, no device and no other
+    // process touches guest memory while it exists; it is borrowed mutably, so there is one slice at a time.
+    let bytes = unsafe { std::slice::from_raw_parts_mut(guard.as_ptr(), length) };
+    Some(access(bytes))
+}
+
+/// The promise that nothing but the loader touches guest memory yet: no vCPU exists, no device is active, and the
+/// daemon, which made the files, never maps them.
+#[derive(Debug)]
+pub struct ExclusiveMemory<'a>(&'a GuestMemoryMmap);
+
+impl<'a> ExclusiveMemory<'a> {
+    /// To be called before the first vCPU is created.
+    pub fn before_start(memory: &'a GuestMemoryMmap) -> Self {
+        Self(memory)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+    const GIB: u64 = 1 << 30;
+
+    fn file(size: u64, page_size: u64) -> MemoryFile {
+        MemoryFile { size, page_size }
+    }
+
+    #[test]
+    fn memory_below_the_gap_is_one_region() {
+        let placements = place(&[file(512 * MIB, 2 * MIB)]).unwrap();
+
+        assert_eq!(
+            placements,
+            [Placement {
+                file: 0,
+                file_offset: 0,
+                guest_address: 0,
+                size: 512 * MIB
+            }]
+        );
+    }
+
+    #[test]
+    fn a_file_that_crosses_the_gap_is_split_at_a_page_boundary() {
+        let placements = place(&[file(5 * GIB, GIB)]).unwrap();
+
+        assert_eq!(
+            placements[0],
+            Placement {
+                file: 0,
+                file_offset: 0,
+                guest_address: 0,
+                size: 3 * GIB
+            }
+        );
+        assert_eq!(
+            placements[1],
+            Placement {
+                file: 0,
+                file_offset: 3 * GIB,
+                guest_address: 4 * GIB,
+                size: 2 * GIB
+            }
+        );
+    }
+
+    #[test]
+    fn a_page_that_would_straddle_the_gap_is_refused() {
+        let error = place(&[file(2 * MIB, 2 * MIB), file(4 * GIB, GIB)]).unwrap_err();
+
+        assert!(
+            matches!(error, MemoryError::Unplaceable { index: 1, .. }),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_size_that_is_no_multiple_of_the_page_is_refused() {
+        assert!(place(&[file(3 * MIB, 2 * MIB)]).is_err());
+        assert!(place(&[file(0, 2 * MIB)]).is_err());
+        assert!(place(&[file(u64::MAX - 1, 1)]).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn every_byte_is_placed_once_and_none_in_the_gap(sizes in prop::collection::vec(1_u64..3000, 1..6)) {
+            let files: Vec<_> = sizes.iter().map(|pages| file(pages * 2 * MIB, 2 * MIB)).collect();
+
+            let placements = place(&files).unwrap();
+
+            let total: u64 = placements.iter().map(|placement| placement.size).sum();
+            prop_assert_eq!(total, files.iter().map(|file| file.size).sum::<u64>());
+            let mut end = 0;
+            for placement in placements {
+                prop_assert!(placement.guest_address >= end);
+                end = placement.guest_address + placement.size;
+                prop_assert!(end <= layout::LOW_RAM_END || placement.guest_address >= layout::HIGH_RAM_START);
+            }
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! virtio-vsock: the one way in and out of an enclave.
+//!
+//! The guest's driver puts packets into virtqueues; a *backend* carries their bytes to somebody on the parent. There is one
+//! backend so far, [`unix`], which needs nothing of the parent's kernel but Unix sockets.
+//!
+//! # Wiring
+//!
+//! ```text
+//!   let (device, worker) = UnixVsock::open(config)?;
+//!   let transport = MmioTransport::new(device, memory, irqfd)?;   // on the MMIO bus; doorbells() become ioeventfds
+//!   event_manager.add_subscriber(Box::new(worker));               // on the device thread
+//! ```
+//!
+//! The device half answers register accesses on vCPU threads; the worker half moves bytes on the device thread. They share
+//! the active device behind a mutex that is held for bounded work only and never while waiting.
+
+pub mod unix;
+
+use virtio_bindings::virtio_ids::VIRTIO_ID_VSOCK;
+
+/// Sizes of the receive, transmit and event queue, in this order.
+const QUEUE_SIZES: [u16; 3] = [256, 256, 256];
+
+/// The configuration space: the guest's CID as a little-endian u64 (virtio 1.2, 5.10.4).
+#[derive(Clone, Copy, Debug)]
+struct ConfigSpace([u8; 8]);
+
+impl ConfigSpace {
+    fn new(guest_cid: u32) -> Self {
+        Self(u64::from(guest_cid).to_le_bytes())
+    }
+
+    /// Fills `data` from `offset` as far as the space goes.
+    fn read(self, offset: u64, data: &mut [u8]) {
+        let Some(rest) = usize::try_from(offset)
+            .ok()
+            .and_then(|offset| self.0.get(offset..))
+        else {
+            return;
+        };
+        for (to, from) in data.iter_mut().zip(rest) {
+            *to = *from;
+        }
+    }
+}
