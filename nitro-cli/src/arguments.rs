@@ -1,0 +1,231 @@
+//! The options of every command, as AWS's nitro-cli 1.5 has them. The doc comments here are the texts of `--help`.
+//!
+//! clap checks which options are there and which exclude each other, and ends with 2. Numbers stay text: AWS's
+//! nitro-cli parses them itself, with an `[ E03 ]` error (see [`crate::values`]).
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use api::Selector;
+use clap::{ArgAction, ArgGroup, Args, Parser, Subcommand};
+
+/// The AWS release whose commands, JSON and exit codes these are; scripts parse it out of `--version`.
+const AWS_VERSION: &str = "1.5.0";
+
+/// What `--help` says below the list of commands.
+const AFTER_HELP: &str = concat!(
+    "This is enclaved ",
+    env!("CARGO_PKG_VERSION"),
+    ", compatible with AWS's Nitro CLI 1.5.0.\n\
+     \n\
+     Environment:\n  \
+       ENCLAVED_SOCKET    The daemon's socket [default: /run/enclaved/enclaved.sock]\n  \
+       NITRO_CLI_BLOBS    Directory of kernel, command line and init for build-enclave\n                     \
+                        [default: /usr/share/nitro_enclaves/blobs/]\n  \
+       SOURCE_DATE_EPOCH  Seconds since 1970 as the time of a build",
+);
+
+/// Build, run and watch enclaves on this machine
+#[derive(Debug, Parser)]
+#[command(name = "nitro-cli", display_name = "Nitro CLI", version = AWS_VERSION, after_help = AFTER_HELP)]
+pub(crate) struct Arguments {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// One command and its options.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    BuildEnclave(BuildEnclave),
+    RunEnclave(RunEnclave),
+    DescribeEnclaves(DescribeEnclaves),
+    Console(Console),
+    TerminateEnclave(TerminateEnclave),
+    DescribeEif(DescribeEif),
+}
+
+/// Build an enclave image file (EIF) from a container image or a directory
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  nitro-cli build-enclave --docker-uri ./hello-rootfs --output-file hello.eif")]
+pub(crate) struct BuildEnclave {
+    /// The image: an OCI image layout (directory or tar archive), a `docker save` archive, either with `:NAME` appended
+    /// if it holds several images, or a root file system directory
+    #[arg(long, value_name = "PATH")]
+    pub(crate) docker_uri: OsString,
+
+    /// Where to write the EIF; an existing file is replaced once the build has succeeded
+    #[arg(long, value_name = "FILE")]
+    pub(crate) output_file: PathBuf,
+
+    /// The image's name in its metadata [default: the name of the container image or file]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+
+    /// The image's version in its metadata [default: the id of the container image]
+    #[arg(long, value_name = "VERSION")]
+    pub(crate) version: Option<String>,
+
+    /// A file of up to 4096 bytes with a JSON object, to be added to the metadata
+    #[arg(long, value_name = "FILE")]
+    pub(crate) metadata: Option<PathBuf>,
+}
+
+/// Start an enclave and wait until it has booted
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  nitro-cli run-enclave --eif-path hello.eif --memory 512 --cpu-count 2 --debug-mode")]
+#[command(group = ArgGroup::new("cpus").required(true))]
+pub(crate) struct RunEnclave {
+    /// The image to boot
+    #[arg(long, value_name = "FILE")]
+    pub(crate) eif_path: PathBuf,
+
+    /// Memory for the enclave in MiB, or with a unit: 512M, 2G, 1T. At least 64 MiB and four times the EIF
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) memory: String,
+
+    /// How many CPUs the enclave gets; whole cores, so an even number where cores have two threads
+    #[arg(long, value_name = "COUNT", group = "cpus")]
+    pub(crate) cpu_count: Option<String>,
+
+    /// Which CPUs of this machine the enclave gets, separated by spaces
+    #[arg(long, value_name = "ID", num_args = 1.., action = ArgAction::Set, group = "cpus")]
+    pub(crate) cpu_ids: Option<Vec<String>>,
+
+    /// The enclave's vsock address, 4 or more; 0 has one chosen
+    #[arg(long, value_name = "CID")]
+    pub(crate) enclave_cid: Option<String>,
+
+    /// The enclave's name; a number is appended if it is taken [default: the EIF's file name without `.eif`]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) enclave_name: Option<String>,
+
+    /// Let the console be watched. Such an enclave attests with PCRs that are all zero
+    #[arg(long)]
+    pub(crate) debug_mode: bool,
+
+    /// Watch the console as soon as the enclave runs; implies --debug-mode
+    #[arg(long)]
+    pub(crate) attach_console: bool,
+}
+
+/// List the running enclaves
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  nitro-cli describe-enclaves")]
+pub(crate) struct DescribeEnclaves {}
+
+/// Watch the console of an enclave that runs in debug mode
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  nitro-cli console --enclave-name hello --disconnect-timeout 30")]
+#[command(group = ArgGroup::new("enclave").required(true))]
+pub(crate) struct Console {
+    /// The enclave with this id
+    #[arg(long, value_name = "ID", group = "enclave")]
+    pub(crate) enclave_id: Option<String>,
+
+    /// The enclave with this name
+    #[arg(long, value_name = "NAME", group = "enclave")]
+    pub(crate) enclave_name: Option<String>,
+
+    /// Leave after this many seconds, counted from the start, whether or not there is output
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) disconnect_timeout: Option<String>,
+}
+
+/// End enclaves and give their CPUs and memory back
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  nitro-cli terminate-enclave --enclave-name hello")]
+#[command(group = ArgGroup::new("enclave").required(true))]
+pub(crate) struct TerminateEnclave {
+    /// The enclave with this id
+    #[arg(long, value_name = "ID", group = "enclave")]
+    pub(crate) enclave_id: Option<String>,
+
+    /// The enclave with this name
+    #[arg(long, value_name = "NAME", group = "enclave")]
+    pub(crate) enclave_name: Option<String>,
+
+    /// Every enclave
+    #[arg(long, group = "enclave")]
+    pub(crate) all: bool,
+}
+
+/// Show what an enclave image file holds, and its measurements
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  nitro-cli describe-eif --eif-path hello.eif")]
+pub(crate) struct DescribeEif {
+    /// The image to read
+    #[arg(long, value_name = "FILE")]
+    pub(crate) eif_path: PathBuf,
+}
+
+impl Console {
+    /// The one enclave that is meant.
+    pub(crate) fn selector(&self) -> Selector {
+        selector(self.enclave_id.as_deref(), self.enclave_name.as_deref())
+    }
+}
+
+impl TerminateEnclave {
+    /// The enclaves that are meant.
+    pub(crate) fn selector(&self) -> Selector {
+        selector(self.enclave_id.as_deref(), self.enclave_name.as_deref())
+    }
+}
+
+/// clap has seen to it that exactly one option of the group is there: neither id nor name is `--all`.
+fn selector(id: Option<&str>, name: Option<&str>) -> Selector {
+    match (id, name) {
+        (Some(id), _) => Selector::Id(id.to_owned()),
+        (None, Some(name)) => Selector::Name(name.to_owned()),
+        (None, None) => Selector::All,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_parser_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn cpu_ids_end_at_the_next_option() {
+        let arguments = [
+            "nitro-cli",
+            "run-enclave",
+            "--cpu-ids",
+            "2",
+            "3",
+            "--memory=1G",
+            "--eif-path",
+            "a.eif",
+        ];
+
+        let Ok(Arguments {
+            command: Command::RunEnclave(run),
+        }) = Arguments::try_parse_from(arguments)
+        else {
+            panic!("not a run-enclave command");
+        };
+
+        assert_eq!(run.cpu_ids.unwrap(), ["2", "3"]);
+        assert_eq!(run.memory, "1G");
+    }
+}

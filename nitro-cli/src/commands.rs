@@ -1,0 +1,24 @@
+//! One module per command. Each has one `execute`, which prints the answer and returns, or returns why not.
+
+mod build_enclave;
+mod console;
+mod describe_eif;
+mod describe_enclaves;
+mod run_enclave;
+mod terminate_enclave;
+
+use crate::arguments::{Command, DescribeEnclaves};
+use crate::environment::Environment;
+use crate::error::CommandError;
+
+/// Carries out `command`.
+pub(crate) fn execute(command: Command, environment: &Environment) -> Result<(), CommandError> {
+    match command {
+        Command::BuildEnclave(options) => build_enclave::execute(&options, environment),
+        Command::RunEnclave(options) => run_enclave::execute(&options, environment),
+        Command::DescribeEnclaves(DescribeEnclaves {}) => describe_enclaves::execute(environment),
+        Command::Console(options) => console::execute(&options, environment),
+        Command::TerminateEnclave(options) => terminate_enclave::execute(&options, environment),
+        Command::DescribeEif(options) => describe_eif::execute(&options),
+    }
+}

@@ -1,0 +1,158 @@
+//! `build-enclave`: a container image or a root file system becomes an EIF. The work is the [`image`] crate's.
+//!
+//! The output appears when it is complete or not at all. The same input gives the same bytes; `SOURCE_DATE_EPOCH` is
+//! honoured.
+
+use std::ffi::OsStr;
+use std::io::Read;
+use std::path::Path;
+
+use api::{ErrorCode, Failure, Measurements};
+use image::{Blobs, BuildOptions, BuildReport, ImageError, Source};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::arguments::BuildEnclave;
+use crate::environment::Environment;
+use crate::error::CommandError;
+use crate::files::open_regular;
+use crate::progress::ProgressLine;
+use crate::{measurements, output};
+
+/// The most bytes that the file of `--metadata` may have; AWS's limit.
+const METADATA_LIMIT: u64 = 4096;
+
+pub(super) fn execute(options: &BuildEnclave, environment: &Environment) -> Result<(), CommandError> {
+    output::notice("Start building the Enclave Image...");
+    let report = build(options, environment)?;
+    for warning in &report.warnings {
+        output::notice(format_args!("Warning: {warning}"));
+    }
+    output::notice("Enclave Image successfully created.");
+    output::print_json(&Built {
+        measurements: measurements::of_image(&report.measurements, None),
+    })
+}
+
+/// What is printed.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Built {
+    measurements: Measurements,
+}
+
+fn build(options: &BuildEnclave, environment: &Environment) -> Result<BuildReport, Failure> {
+    let blobs = find_blobs(&environment.blobs)?;
+    let build_options = BuildOptions {
+        name: options.name.clone(),
+        version: options.version.clone(),
+        custom_metadata: options.metadata.as_deref().map(read_metadata).transpose()?,
+        source_date_epoch: environment
+            .source_date_epoch
+            .as_deref()
+            .map(parse_epoch)
+            .transpose()?,
+        ..BuildOptions::default()
+    };
+    let source = Source::detect(&options.docker_uri)
+        .map_err(|error| source_failure(&options.docker_uri.to_string_lossy(), &error))?;
+    let mut line = ProgressLine::on_stderr();
+    let built = image::build(
+        &source,
+        &blobs,
+        &build_options,
+        &options.output_file,
+        &mut |step| line.show(step),
+    );
+    line.clear();
+    built.map_err(|error| build_failure(&options.docker_uri.to_string_lossy(), &error))
+}
+
+/// # Errors
+/// E19 if the directory's first file, by AWS's order, cannot be read; E48 if another one is missing.
+fn find_blobs(directory: &Path) -> Result<Blobs, Failure> {
+    let remedy = "NITRO_CLI_BLOBS names the directory with bzImage, bzImage.config, cmdline and init";
+    open_regular(&directory.join("cmdline")).map_err(|error| {
+        Failure::new(
+            ErrorCode::FileOperation,
+            format!(
+                "Cannot open `cmdline` of the enclave's kernel in `{}`: {error}. {remedy}",
+                directory.display()
+            ),
+        )
+    })?;
+    Blobs::in_directory(directory)
+        .map_err(|error| Failure::new(ErrorCode::EifBuilding, format!("The blob {error}. {remedy}")))
+}
+
+/// The user's metadata.
+///
+/// # Errors
+/// E48 for anything but a small file with a JSON object; describe-eif could not print another value.
+fn read_metadata(path: &Path) -> Result<Value, Failure> {
+    let failure = |reason: &str| {
+        Failure::new(
+            ErrorCode::EifBuilding,
+            format!("Cannot use the metadata file `{}`: {reason}", path.display()),
+        )
+    };
+    let (mut file, size) = open_regular(path).map_err(|error| failure(&error.to_string()))?;
+    if size > METADATA_LIMIT {
+        return Err(failure(&format!(
+            "it has {size} bytes; the limit is {METADATA_LIMIT}"
+        )));
+    }
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)
+        .map_err(|error| failure(&error.to_string()))?;
+    match serde_json::from_slice(&bytes) {
+        Ok(object @ Value::Object(_)) => Ok(object),
+        Ok(_) => Err(failure(
+            "it must hold a JSON object, such as `{\"Team\": \"payments\"}`",
+        )),
+        Err(error) => Err(failure(&format!("it is not JSON: {error}"))),
+    }
+}
+
+fn parse_epoch(text: &OsStr) -> Result<u32, Failure> {
+    text.to_str().and_then(|text| text.parse().ok()).ok_or_else(|| {
+        Failure::new(
+            ErrorCode::InvalidArgument,
+            format!(
+                "The environment variable SOURCE_DATE_EPOCH is `{}`. \
+                 Set it to whole seconds since 1970, such as 1700000000, or unset it",
+                text.display()
+            ),
+        )
+    })
+}
+
+/// An image that is not on this machine would have to be pulled: AWS's number for a pull that fails is E50. What can only
+/// be a path is a source that cannot be read.
+fn source_failure(name: &str, error: &ImageError) -> Failure {
+    if !matches!(error, ImageError::NotFound(_)) || name.starts_with(['/', '.']) {
+        return build_failure(name, error);
+    }
+    Failure::new(
+        ErrorCode::DockerImagePull,
+        format!(
+            "`{name}` is not a file or directory on this machine, and pulling from registries is not available yet. \
+             Give an OCI image layout, an archive made by `docker save` or a root file system directory, for example: \
+             `docker save -o image.tar {name}`, then `--docker-uri image.tar`"
+        ),
+    )
+}
+
+fn build_failure(name: &str, error: &ImageError) -> Failure {
+    let (code, context) = match error {
+        ImageError::Output(_) | ImageError::Write { .. } => (
+            ErrorCode::FileOperation,
+            "Cannot create the output file".to_owned(),
+        ),
+        _ => (
+            ErrorCode::EifBuilding,
+            format!("Cannot build an EIF from `{name}`"),
+        ),
+    };
+    Failure::caused_by(code, &context, error)
+}

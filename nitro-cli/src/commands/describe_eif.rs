@@ -1,0 +1,103 @@
+//! `describe-eif`: what an image file holds, as JSON. Reads the file once and asks nobody.
+//!
+//! An image with a wrong CRC is described all the same, with `CheckCRC` false. A signature is shown by its PCR8 and
+//! `IsSigned`; whether it is valid is not checked here.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use api::{ErrorCode, Failure};
+use eif::{BuildMetadata, Inspection, Metadata};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::arguments::DescribeEif;
+use crate::error::CommandError;
+use crate::files::open_regular;
+use crate::{measurements, output};
+
+pub(super) fn execute(options: &DescribeEif) -> Result<(), CommandError> {
+    let inspection = inspect(&options.eif_path)?;
+    let metadata = inspection.metadata.as_ref();
+    output::print_json(&Description {
+        eif_version: inspection.layout.header.version,
+        measurements: measurements::of_image(&inspection.measurements, inspection.pcr8.as_ref()),
+        is_signed: inspection.signature.is_some(),
+        check_crc: inspection.crc_ok,
+        image_name: metadata.map(|metadata| metadata.image_name.as_str()),
+        image_version: metadata.map(|metadata| metadata.image_version.as_str()),
+        metadata: metadata.map(flatten).transpose()?,
+    })
+}
+
+/// # Errors
+/// E35 for whatever is wrong with the file, also if it is not there: AWS has one number for both.
+fn inspect(path: &Path) -> Result<Inspection, Failure> {
+    let context = |doing| format!("Cannot {doing} the EIF `{}`", path.display());
+    let (file, size) = open_regular(path)
+        .map_err(|error| Failure::caused_by(ErrorCode::EifParsing, &context("open"), &error))?;
+    eif::inspect(&file, size)
+        .map_err(|error| Failure::caused_by(ErrorCode::EifParsing, &context("read"), &error))
+}
+
+/// What is printed, in AWS's order.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Description<'a> {
+    eif_version: u16,
+    measurements: api::Measurements,
+    is_signed: bool,
+    #[serde(rename = "CheckCRC")]
+    check_crc: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    image_name: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    image_version: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    metadata: Option<FlatMetadata<'a>>,
+}
+
+/// The builder's keys and then the user's, all at one level, as AWS's nitro-cli prints them.
+#[derive(Serialize)]
+struct FlatMetadata<'a> {
+    #[serde(flatten)]
+    build: &'a BuildMetadata,
+    #[serde(rename = "DockerInfo")]
+    docker_info: Option<&'a Value>,
+    #[serde(flatten)]
+    custom: BTreeMap<&'a str, &'a Value>,
+}
+
+/// Keys of [`FlatMetadata`] that the user's metadata must not pass itself off as.
+const BUILDER_KEYS: [&str; 6] = [
+    "BuildTime",
+    "BuildTool",
+    "BuildToolVersion",
+    "OperatingSystem",
+    "KernelVersion",
+    "DockerInfo",
+];
+
+/// # Errors
+/// E17 if the user's metadata has no keys to print.
+fn flatten(metadata: &Metadata) -> Result<FlatMetadata<'_>, Failure> {
+    let custom = match &metadata.custom_metadata {
+        None => BTreeMap::new(),
+        Some(Value::Object(custom)) => custom.iter().map(|(key, value)| (key.as_str(), value)).collect(),
+        Some(_) => {
+            return Err(Failure::new(
+                ErrorCode::Serde,
+                "The custom metadata of the EIF is not a JSON object, so there are no keys to print. \
+                 Build the EIF again with an object in the metadata file",
+            ));
+        }
+    };
+    Ok(FlatMetadata {
+        build: &metadata.build_metadata,
+        docker_info: metadata.docker_info.as_ref(),
+        custom: custom
+            .into_iter()
+            .filter(|(key, _)| !BUILDER_KEYS.contains(key))
+            .collect(),
+    })
+}

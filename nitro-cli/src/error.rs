@@ -1,0 +1,130 @@
+//! From a failure to what the user sees: the text on standard error and the exit code.
+//!
+//! The text has AWS's shape, which scripts search for `[ ENN ]`:
+//!
+//! ```text
+//! [ E19 ] File operation failure. Cannot open the EIF `hello.eif`: No such file or directory (os error 2).
+//!
+//! For more details, please visit https://docs.aws.amazon.com/enclaves/latest/user/cli-errors.html#E19
+//! ```
+
+use std::fmt;
+
+use api::{ErrorCode, Failure};
+
+use crate::output;
+
+/// AWS's page that explains each number.
+const ERRORS_PAGE: &str = "https://docs.aws.amazon.com/enclaves/latest/user/cli-errors.html";
+
+/// Why a command did not succeed.
+#[derive(Debug)]
+pub(crate) enum CommandError {
+    /// Reported with its own number.
+    Failed(Failure),
+    /// `run-enclave` failed after its arguments were accepted. AWS's nitro-cli does that part in a second process and
+    /// sees only that the process did not answer; scripts know the failure by that answer's number, E39.
+    EnclaveFailed(Failure),
+    /// Whoever read standard output stopped reading (`| head -1`). The command did its work; there is nobody to tell.
+    OutputClosed,
+}
+
+impl CommandError {
+    /// Writes the error to standard error: the root cause first, in AWS's order.
+    pub(crate) fn report(&self) {
+        match self {
+            Self::Failed(failure) => output::notice(Block(failure)),
+            Self::EnclaveFailed(cause) => {
+                output::notice(Block(cause));
+                output::notice("Failed connections: 1");
+                output::notice(Block(&Failure::new(
+                    ErrorCode::ProcessConnectionFailure,
+                    "The enclave was not started; the error above is the reason",
+                )));
+            }
+            Self::OutputClosed => {}
+        }
+    }
+
+    /// The exit code of the process: the one table from failure to exit code.
+    ///
+    /// | failure | exit code |
+    /// |---|---|
+    /// | any, by its own number | that number (E02 shares 2 with usage errors, as on AWS) |
+    /// | E00, which no failure should have | 1, because 0 means success |
+    /// | of `run-enclave`, once the arguments are accepted | 39 |
+    /// | standard output closed by its reader | 0 |
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Self::Failed(failure) => failure.code.number().max(1),
+            Self::EnclaveFailed(_) => ErrorCode::ProcessConnectionFailure.number(),
+            Self::OutputClosed => 0,
+        }
+    }
+}
+
+impl From<Failure> for CommandError {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+/// The `[ ENN ]` text of one failure, without a line feed at its end.
+struct Block<'a>(&'a Failure);
+
+impl fmt::Display for Block<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Failure { code, message } = self.0;
+        let message = message.trim_end();
+        let full_stop = if message.ends_with(['.', '!', '?']) {
+            ""
+        } else {
+            "."
+        };
+        writeln!(f, "[ {code} ] {}. {message}{full_stop}", code.title())?;
+        writeln!(f)?;
+        write!(f, "For more details, please visit {ERRORS_PAGE}#{code}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_failure_ends_the_process_with_its_number_and_never_with_success() {
+        for code in ErrorCode::all() {
+            let exit_code = CommandError::Failed(Failure::new(code, "x")).exit_code();
+
+            assert_eq!(exit_code, if code.number() == 0 { 1 } else { code.number() });
+            assert_eq!(
+                CommandError::EnclaveFailed(Failure::new(code, "x")).exit_code(),
+                39
+            );
+        }
+    }
+
+    #[test]
+    fn a_block_has_number_title_explanation_and_address() {
+        let failure = Failure::new(ErrorCode::EnclaveNaming, "No enclave is named `web`");
+
+        assert_eq!(
+            Block(&failure).to_string(),
+            "[ E58 ] Enclave naming error. No enclave is named `web`.\n\
+             \n\
+             For more details, please visit \
+             https://docs.aws.amazon.com/enclaves/latest/user/cli-errors.html#E58"
+        );
+    }
+
+    #[test]
+    fn a_message_that_is_a_sentence_gets_no_second_full_stop() {
+        let failure = Failure::new(ErrorCode::SocketError, "It failed. Try again.\n");
+
+        assert!(
+            Block(&failure)
+                .to_string()
+                .starts_with("[ E11 ] Socket error. It failed. Try again.\n\n")
+        );
+    }
+}

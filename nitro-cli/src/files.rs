@@ -1,0 +1,26 @@
+//! Opening what the caller names.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use rustix::fs::OFlags;
+
+/// Opens a regular file for reading, and says how many bytes it has.
+///
+/// # Errors
+/// What the system says; [`io::ErrorKind::InvalidInput`] for anything but a regular file, at once even for a FIFO that
+/// nobody writes to.
+pub(crate) fn open_regular(path: &Path) -> io::Result<(File, u64)> {
+    // Without NONBLOCK, opening a FIFO would wait for a writer. On a regular file it has no effect.
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
+        .open(path)?;
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+    }
+    Ok((file, metadata.len()))
+}

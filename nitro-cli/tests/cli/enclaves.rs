@@ -1,0 +1,389 @@
+//! run-enclave, describe-enclaves and terminate-enclave against a daemon that answers.
+
+use std::fs;
+use std::io::{Read, pipe};
+use std::path::Path;
+
+use api::{
+    CpuSelection, EnclaveDescription, EnclaveFlags, EnclaveRunInfo, EnclaveState, EnclaveTermination,
+    ErrorCode, Failure, Measurements, Reply, Request, RunEnclave, Selector,
+};
+use tempfile::TempDir;
+
+use crate::fake_daemon::{FakeDaemon, Scene};
+use crate::program::Program;
+
+const ID: &str = "i-0000000000000000-enc19a0b1c2d3e4f506";
+
+const RUN_JSON: &str = r#"{
+  "EnclaveName": "hello",
+  "EnclaveID": "i-0000000000000000-enc19a0b1c2d3e4f506",
+  "ProcessID": 4711,
+  "EnclaveCID": 16,
+  "NumberOfCPUs": 2,
+  "CPUIDs": [
+    1,
+    3
+  ],
+  "MemoryMiB": 512
+}
+"#;
+
+pub(crate) fn run_info() -> EnclaveRunInfo {
+    EnclaveRunInfo {
+        enclave_name: "hello".into(),
+        enclave_id: ID.into(),
+        process_id: 4711,
+        enclave_cid: 16,
+        number_of_cpus: 2,
+        cpu_ids: vec![1, 3],
+        memory_mib: 512,
+    }
+}
+
+fn termination(name: &str) -> EnclaveTermination {
+    EnclaveTermination {
+        enclave_name: name.into(),
+        enclave_id: format!("i-0-enc{name}"),
+        terminated: true,
+    }
+}
+
+/// A directory with `hello.eif` in it; what the file holds is the daemon's business.
+fn directory_with_eif() -> TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("hello.eif"), "an image").unwrap();
+    directory
+}
+
+fn run_enclave(directory: &Path, more: &[&str]) -> Program {
+    let arguments = ["run-enclave", "--eif-path", "hello.eif", "--memory", "512"];
+    Program::new(arguments.iter().chain(more)).directory(directory)
+}
+
+#[test]
+fn run_passes_the_open_image_and_prints_the_enclave() {
+    let directory = directory_with_eif();
+    let daemon = FakeDaemon::replying(vec![
+        Reply::Progress("Start allocating memory...".into()),
+        Reply::Progress("Started enclave with enclave-cid: 16, memory: 512 MiB, cpu-ids: [1, 3]".into()),
+        Reply::EnclaveStarted(run_info()),
+    ]);
+
+    let finished = run_enclave(directory.path(), &["--cpu-count", "2"])
+        .daemon(&daemon)
+        .run();
+
+    assert_eq!(
+        (finished.code, finished.stdout.as_str()),
+        (0, RUN_JSON),
+        "{finished:#?}"
+    );
+    assert_eq!(
+        finished.stderr,
+        "Start allocating memory...\n\
+         Started enclave with enclave-cid: 16, memory: 512 MiB, cpu-ids: [1, 3]\n"
+    );
+    let asked = daemon.finish_one();
+    assert_eq!(
+        asked.request,
+        Request::RunEnclave(RunEnclave {
+            memory_mib: 512,
+            cpus: CpuSelection::Count(2),
+            enclave_cid: None,
+            enclave_name: "hello".into(),
+            debug_mode: false,
+        })
+    );
+    let mut image = String::new();
+    asked
+        .descriptor
+        .expect("the image's descriptor")
+        .read_to_string(&mut image)
+        .unwrap();
+    assert_eq!(image, "an image");
+}
+
+#[test]
+fn every_option_of_run_reaches_the_daemon() {
+    let directory = directory_with_eif();
+    let daemon = FakeDaemon::replying(vec![Reply::EnclaveStarted(run_info())]);
+    let options = [
+        "--cpu-ids",
+        "3",
+        "1",
+        "--enclave-cid",
+        "77",
+        "--enclave-name",
+        "web server",
+        "--debug-mode",
+    ];
+
+    let finished = run_enclave(directory.path(), &options).daemon(&daemon).run();
+
+    assert_eq!(finished.code, 0, "{finished:#?}");
+    assert_eq!(
+        daemon.finish_one().request,
+        Request::RunEnclave(RunEnclave {
+            memory_mib: 512,
+            cpus: CpuSelection::Ids(vec![3, 1]),
+            enclave_cid: Some(77),
+            enclave_name: "web server".into(),
+            debug_mode: true,
+        })
+    );
+}
+
+#[test]
+fn run_with_an_attached_console_goes_on_with_the_console() {
+    let directory = directory_with_eif();
+    let daemon = FakeDaemon::start(vec![
+        Scene::replies(vec![Reply::EnclaveStarted(run_info())]),
+        Scene::bytes(
+            [
+                api::frame::encode(&Reply::ConsoleAttached { enclave_cid: 16 }).unwrap(),
+                b"Hello from the enclave side!\n".to_vec(),
+            ]
+            .concat(),
+        ),
+    ]);
+
+    let finished = run_enclave(directory.path(), &["--cpu-count", "2", "--attach-console"])
+        .daemon(&daemon)
+        .run();
+
+    assert_eq!(finished.code, 0, "{finished:#?}");
+    assert_eq!(
+        finished.stdout,
+        format!(
+            "{RUN_JSON}Connecting to the console for enclave 16...\n\
+             Successfully connected to the console.\n\
+             Hello from the enclave side!\n"
+        )
+    );
+    let [run, console] = daemon.finish().try_into().ok().expect("two requests");
+    assert!(matches!(
+        run.request,
+        Request::RunEnclave(RunEnclave { debug_mode: true, .. })
+    ));
+    assert_eq!(console.request, Request::Console(Selector::Id(ID.into())));
+}
+
+#[test]
+fn a_cid_of_zero_is_chosen_by_the_daemon_and_said_so() {
+    let directory = directory_with_eif();
+    let daemon = FakeDaemon::replying(vec![Reply::EnclaveStarted(run_info())]);
+
+    let finished = run_enclave(directory.path(), &["--cpu-count", "2", "--enclave-cid", "0"])
+        .daemon(&daemon)
+        .run();
+
+    assert_eq!(
+        (finished.code, finished.stdout.as_str()),
+        (0, RUN_JSON),
+        "{finished:#?}"
+    );
+    assert_eq!(
+        finished.stderr,
+        "The enclave CID will be auto-generated as the provided CID is 0\n"
+    );
+    let request = daemon.finish_one().request;
+    assert!(
+        matches!(
+            request,
+            Request::RunEnclave(RunEnclave {
+                enclave_cid: None,
+                ..
+            })
+        ),
+        "{request:?}"
+    );
+}
+
+#[test]
+fn what_the_daemon_declines_to_run_is_the_root_cause_of_e39() {
+    let directory = directory_with_eif();
+    let daemon = FakeDaemon::replying(vec![
+        Reply::Progress("Start allocating memory...".into()),
+        Reply::Error(Failure::new(
+            ErrorCode::InsufficientMemoryRequested,
+            "The EIF needs at least 1024 MiB",
+        )),
+    ]);
+
+    let finished = run_enclave(directory.path(), &["--cpu-count", "2"])
+        .daemon(&daemon)
+        .run();
+
+    finished.assert_failed(39, &["E26", "E39"]);
+    finished.assert_says(&[
+        "Start allocating memory...\n",
+        "[ E26 ] Insufficient memory requested. The EIF needs at least 1024 MiB.\n",
+        "\nFailed connections: 1\n",
+        "[ E39 ] Enclave process connection failure. ",
+    ]);
+    daemon.finish();
+}
+
+#[test]
+fn an_image_that_cannot_be_opened_is_e19_under_e39_and_the_daemon_is_not_asked() {
+    let directory = tempfile::tempdir().unwrap();
+    let fifo = directory.path().join("fifo");
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        &fifo,
+        rustix::fs::FileType::Fifo,
+        0o600.into(),
+        0,
+    )
+    .unwrap();
+    let cases = [
+        ("missing.eif", "No such file or directory"),
+        (".", "not a regular file"),
+        ("fifo", "not a regular"),
+    ];
+    for (path, reason) in cases {
+        let finished = Program::new([
+            "run-enclave",
+            "--eif-path",
+            path,
+            "--memory",
+            "512",
+            "--cpu-count",
+            "2",
+        ])
+        .directory(directory.path())
+        .run();
+
+        finished.assert_failed(39, &["E19", "E39"]);
+        finished.assert_says(&[
+            "[ E19 ] File operation failure. Cannot open the EIF `",
+            &format!("{path}`"),
+            reason,
+            "Failed connections: 1\n",
+            "[ E39 ]",
+        ]);
+    }
+}
+
+#[test]
+fn describe_prints_what_runs_in_aws_shape() {
+    let description = EnclaveDescription {
+        run: run_info(),
+        state: EnclaveState::Running,
+        flags: EnclaveFlags::DebugMode,
+        measurements: Measurements {
+            hash_algorithm: Measurements::HASH_ALGORITHM.into(),
+            pcr0: "00".into(),
+            pcr1: "11".into(),
+            pcr2: "22".into(),
+            pcr8: Some("88".into()),
+        },
+    };
+    let daemon = FakeDaemon::replying(vec![Reply::Enclaves(vec![description])]);
+
+    let finished = Program::new(["describe-enclaves"]).daemon(&daemon).run();
+
+    assert_eq!((finished.code, finished.stderr.as_str()), (0, ""));
+    assert_eq!(
+        finished.stdout,
+        r#"[
+  {
+    "EnclaveName": "hello",
+    "EnclaveID": "i-0000000000000000-enc19a0b1c2d3e4f506",
+    "ProcessID": 4711,
+    "EnclaveCID": 16,
+    "NumberOfCPUs": 2,
+    "CPUIDs": [
+      1,
+      3
+    ],
+    "MemoryMiB": 512,
+    "State": "RUNNING",
+    "Flags": "DEBUG_MODE",
+    "Measurements": {
+      "HashAlgorithm": "Sha384 { ... }",
+      "PCR0": "00",
+      "PCR1": "11",
+      "PCR2": "22",
+      "PCR8": "88"
+    }
+  }
+]
+"#
+    );
+    assert_eq!(daemon.finish_one().request, Request::DescribeEnclaves);
+}
+
+#[test]
+fn terminate_by_id_or_name_prints_one_object() {
+    let cases = [
+        ("--enclave-id", Selector::Id("a".into())),
+        ("--enclave-name", Selector::Name("a".into())),
+    ];
+    for (option, selector) in cases {
+        let daemon = FakeDaemon::replying(vec![Reply::Terminated(vec![termination("a")])]);
+
+        let finished = Program::new(["terminate-enclave", option, "a"])
+            .daemon(&daemon)
+            .run();
+
+        assert_eq!(finished.code, 0, "{finished:#?}");
+        assert_eq!(
+            finished.stdout,
+            "{\n  \"EnclaveName\": \"a\",\n  \"EnclaveID\": \"i-0-enca\",\n  \"Terminated\": true\n}\n"
+        );
+        assert_eq!(finished.stderr, "Successfully terminated enclave i-0-enca.\n");
+        assert_eq!(daemon.finish_one().request, Request::TerminateEnclave(selector));
+    }
+}
+
+#[test]
+fn terminate_all_prints_an_array() {
+    let daemon = FakeDaemon::replying(vec![Reply::Terminated(vec![termination("a"), termination("b")])]);
+
+    let finished = Program::new(["terminate-enclave", "--all"]).daemon(&daemon).run();
+
+    assert_eq!(finished.code, 0, "{finished:#?}");
+    let printed: serde_json::Value = serde_json::from_str(&finished.stdout).unwrap();
+    assert_eq!(printed[1]["EnclaveID"], "i-0-encb");
+    assert_eq!(printed.as_array().unwrap().len(), 2);
+    assert_eq!(
+        finished.stderr,
+        "Successfully terminated enclave i-0-enca.\nSuccessfully terminated enclave i-0-encb.\n"
+    );
+    assert_eq!(
+        daemon.finish_one().request,
+        Request::TerminateEnclave(Selector::All)
+    );
+}
+
+#[test]
+fn an_answer_that_nobody_reads_is_no_failure_and_no_panic() {
+    let (reader, writer) = pipe().unwrap();
+    drop(reader);
+    let daemon = FakeDaemon::replying(vec![Reply::Enclaves(vec![])]);
+
+    let finished = Program::new(["describe-enclaves"])
+        .daemon(&daemon)
+        .stdout(writer)
+        .run();
+
+    assert_eq!((finished.code, finished.stderr.as_str()), (0, ""));
+    daemon.finish();
+}
+
+#[test]
+fn an_answer_that_cannot_be_written_is_e19() {
+    let daemon = FakeDaemon::replying(vec![Reply::Enclaves(vec![])]);
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+
+    let finished = Program::new(["describe-enclaves"])
+        .daemon(&daemon)
+        .stdout(full)
+        .run();
+
+    finished.assert_failed(19, &["E19"]);
+    finished.assert_says(&["Cannot write to standard output: No space left on device"]);
+    daemon.finish();
+}
