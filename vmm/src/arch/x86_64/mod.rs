@@ -116,6 +116,7 @@ pub fn configure_vcpus(
     for (number, vcpu) in (0..count).zip(vcpus) {
         let entries = cpuid::for_vcpu(&common, number, topology);
         let table = CpuId::from_entries(&entries).map_err(|_| BootError::TooManyEntries("KVM_SET_CPUID2"))?;
+        registers::set_tsc_rate(vcpu);
         vcpu.set_cpuid2(&table)
             .map_err(BootError::kvm("KVM_SET_CPUID2"))?;
         registers::set_msrs(vcpu)?;

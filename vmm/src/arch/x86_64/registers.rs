@@ -25,6 +25,7 @@ const BOOT_CS: u16 = 0x10;
 const BOOT_DS: u16 = 0x18;
 const BOOT_TSS: u16 = 0x20;
 
+const MSR_IA32_TSC: u32 = 0x10;
 const MSR_IA32_MISC_ENABLE: u32 = 0x1a0;
 const MISC_ENABLE_FAST_STRING: u64 = 1;
 const MSR_MTRR_DEF_TYPE: u32 = 0x2ff;
@@ -70,6 +71,16 @@ pub(super) fn set(vcpu: &VcpuFd, entry: u64) -> Result<(), BootError> {
         .map_err(BootError::kvm("KVM_SET_SREGS"))
 }
 
+/// Gives `vcpu` the TSC rate that the host has now.
+///
+/// KVM's default on a processor without constant TSC is the rate it knew when it was loaded. If the host has refined its
+/// calibration since, KVM tries to scale and, where the processor cannot, leaves the vCPU with a TSC that stands still in
+/// KVM's eyes: no TSC-deadline timer ever fires (`set_tsc_khz` in arch/x86/kvm/x86.c). Rate 0 means the current one.
+pub(super) fn set_tsc_rate(vcpu: &VcpuFd) {
+    // A KVM that refuses keeps its default, which is right wherever this call is not needed.
+    let _ = vcpu.set_tsc_khz(0);
+}
+
 /// Model-specific registers that firmware would set on every processor: write-back memory by default, and fast string
 /// instructions, without which Linux on Intel avoids them.
 pub(super) fn set_msrs(vcpu: &VcpuFd) -> Result<(), BootError> {
@@ -79,6 +90,8 @@ pub(super) fn set_msrs(vcpu: &VcpuFd) -> Result<(), BootError> {
         ..kvm_msr_entry::default()
     };
     let entries = [
+        // Zero on every vCPU makes KVM keep them in step.
+        entry(MSR_IA32_TSC, 0),
         entry(MSR_IA32_MISC_ENABLE, MISC_ENABLE_FAST_STRING),
         entry(MSR_MTRR_DEF_TYPE, MTRR_ENABLE | MTRR_WRITE_BACK),
     ];

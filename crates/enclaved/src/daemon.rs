@@ -1,0 +1,179 @@
+//! The daemon as a whole: built from a [`Config`], then run until told to stop.
+//!
+//! Building takes the run directory's lock, clears what a killed daemon left, and opens the client socket; from then
+//! on clients can connect. Running serves them. Stopping refuses new clients, ends every enclave, waits until all is
+//! given back, and removes the socket.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::{ErrorCode, Failure, Reply, frame};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use crate::admission::Machine;
+use crate::admission::topology::TopologyError;
+use crate::config::{Config, Limits};
+use crate::connection;
+use crate::launcher::Launcher;
+use crate::leftovers;
+use crate::registry::Registry;
+use crate::run_directory::{RunDirectory, RunDirectoryError, group_id};
+
+/// How long clients get at the end to take their last reply.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// How long the daemon waits, at its end, for the kernel to take apart the last VMM.
+const LAST_ENCLAVES: Duration = Duration::from_secs(30);
+
+/// How long the daemon waits after accepting failed, which means that descriptors or memory are short.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Why the daemon cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The run directory cannot be used.
+    #[error("the run directory cannot be used")]
+    RunDirectory(#[from] RunDirectoryError),
+    /// The CPUs cannot be read.
+    #[error("the machine's CPUs cannot be read")]
+    Topology(#[from] TopologyError),
+    /// Something of the operating system failed.
+    #[error("{action} failed")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+impl StartError {
+    /// For `map_err`: `action` failed.
+    pub fn io(action: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io { action, source }
+    }
+}
+
+/// What every connection and supervisor shares.
+#[derive(Debug)]
+pub(crate) struct Shared<L> {
+    pub(crate) limits: Limits,
+    pub(crate) heartbeat_timeout: Option<Duration>,
+    pub(crate) machine: Machine,
+    pub(crate) registry: Registry,
+    pub(crate) launcher: L,
+    pub(crate) run_directory: RunDirectory,
+    /// Places for clients that watch a console.
+    pub(crate) watchers: Semaphore,
+}
+
+/// A daemon that clients can connect to.
+#[derive(Debug)]
+pub struct Daemon<L> {
+    shared: Arc<Shared<L>>,
+    listener: UnixListener,
+}
+
+impl<L: Launcher> Daemon<L> {
+    /// Opens everything. Must be called on a Tokio runtime.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub fn build(config: &Config, machine: Machine, launcher: L) -> Result<Self, StartError> {
+        let group = group_id(&config.group_file, &config.socket_group);
+        if group.is_none() {
+            tracing::warn!(group = %config.socket_group, "no such group: only root can use the socket");
+        }
+        let run_directory = RunDirectory::open(&config.run_directory, group)?;
+        leftovers::clear(run_directory.path()).map_err(StartError::io("reading the run directory"))?;
+        let listener = run_directory.bind_client_socket()?;
+        listener
+            .set_nonblocking(true)
+            .and_then(|()| UnixListener::from_std(listener))
+            .map_err(StartError::io("watching the client socket"))
+            .map(|listener| Self {
+                shared: Arc::new(Shared {
+                    limits: config.limits,
+                    heartbeat_timeout: config.heartbeat_timeout,
+                    machine,
+                    registry: Registry::default(),
+                    launcher,
+                    run_directory,
+                    watchers: Semaphore::new(config.limits.watchers),
+                }),
+                listener,
+            })
+    }
+
+    /// Serves clients until `stop` is ready, then ends every enclave and gives everything back.
+    pub async fn run(self, stop: impl Future<Output = ()>) {
+        let Self { shared, listener } = self;
+        tracing::info!(
+            run_directory = %shared.run_directory.path().display(),
+            cpus = shared.machine.cpus.size(),
+            "ready"
+        );
+        let mut connections = JoinSet::new();
+        tokio::select! {
+            () = accept(&listener, &shared, &mut connections) => {}
+            () = stop => {}
+        }
+        tracing::info!("shutting down");
+        drop(listener);
+        shared.run_directory.remove_client_socket();
+        end_enclaves(&shared.registry).await;
+        let last_replies = async { while connections.join_next().await.is_some() {} };
+        if tokio::time::timeout(FAREWELL, last_replies).await.is_err() {
+            tracing::debug!("some clients did not take their last reply");
+        }
+        tracing::info!("stopped");
+    }
+}
+
+async fn end_enclaves(registry: &Registry) {
+    let all_gone = async {
+        for mut ending in registry.shut_down() {
+            ending.gone().await;
+        }
+    };
+    if tokio::time::timeout(LAST_ENCLAVES, all_gone).await.is_err() {
+        tracing::error!("some VMM processes do not end; their memory stays taken until they do");
+    }
+}
+
+/// Serves every client in a task of its own. Never returns.
+async fn accept<L: Launcher>(
+    listener: &UnixListener,
+    shared: &Arc<Shared<L>>,
+    connections: &mut JoinSet<()>,
+) {
+    loop {
+        let accepted = listener.accept().await;
+        // Those that have finished meanwhile no longer count.
+        while connections.try_join_next().is_some() {}
+        match accepted {
+            Ok((stream, _)) if connections.len() >= shared.limits.connections => refuse(&stream),
+            Ok((stream, _)) => {
+                connections.spawn(connection::serve(stream, Arc::clone(shared)));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "accepting a client failed");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Tells a client that there are too many, if that takes no waiting.
+fn refuse(stream: &UnixStream) {
+    let failure = Failure::new(
+        ErrorCode::SocketError,
+        "Too many clients are connected to the daemon.",
+    );
+    if let Ok(bytes) = frame::encode(&Reply::Error(failure)) {
+        let _ = stream.try_write(&bytes);
+    }
+}

@@ -1,0 +1,110 @@
+//! The heartbeat by which an enclave says that it has booted.
+//!
+//! The enclave's init connects to its parent's vsock port 9000, sends the byte 0xB7 and expects it back
+//! (aws-nitro-enclaves-sdk-bootstrap, `init.c`). Each enclave has a listener of its own, so that enclaves can boot at
+//! the same time and none can answer for another. It is gone after boot.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use api::{HEARTBEAT_BYTE, HEARTBEAT_PORT};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixListener;
+
+use crate::run_directory::{EnclaveDirectory, RunDirectoryError};
+
+const GIB: u128 = 1 << 30;
+
+/// Why a heartbeat is not one.
+#[derive(Debug, thiserror::Error)]
+pub enum HeartbeatError {
+    /// The enclave sent something else.
+    #[error("the enclave's first byte was {0:#04x} instead of {HEARTBEAT_BYTE:#04x}")]
+    WrongByte(u8),
+    /// The connection failed.
+    #[error("the heartbeat connection failed")]
+    Io(#[from] io::Error),
+}
+
+/// One enclave's heartbeat listener. Dropping it removes its socket.
+#[derive(Debug)]
+pub struct Heartbeat {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl Heartbeat {
+    /// Listens in the enclave's directory. Must be called on a Tokio runtime.
+    ///
+    /// # Errors
+    /// [`RunDirectoryError::Io`].
+    pub fn listen(directory: &EnclaveDirectory) -> Result<Self, RunDirectoryError> {
+        let path = directory.port_path(HEARTBEAT_PORT);
+        let failed = |source| RunDirectoryError::Io {
+            action: "listen on",
+            path: path.clone(),
+            source,
+        };
+        let listener = directory.bind_port(HEARTBEAT_PORT)?;
+        listener.set_nonblocking(true).map_err(failed)?;
+        let listener = UnixListener::from_std(listener).map_err(failed)?;
+        Ok(Self { listener, path })
+    }
+
+    /// Returns when the enclave has sent its heartbeat and got it back. A connection that closes without a word
+    /// does not count.
+    ///
+    /// # Errors
+    /// [`HeartbeatError`].
+    pub async fn heard(&self) -> Result<(), HeartbeatError> {
+        loop {
+            let (mut stream, _) = self.listener.accept().await?;
+            let mut byte = [0];
+            if stream.read(&mut byte).await? == 0 {
+                continue;
+            }
+            if byte != [HEARTBEAT_BYTE] {
+                return Err(HeartbeatError::WrongByte(byte[0]));
+            }
+            stream.write_all(&byte).await?;
+            return Ok(());
+        }
+    }
+}
+
+impl Drop for Heartbeat {
+    fn drop(&mut self) {
+        // The whole directory may be gone already.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// How long AWS's nitro-cli waits for the heartbeat: 90 s for every 6 GiB of image begun and 90 s for every 100 GiB of
+/// memory begun, so never less than 180 s.
+pub fn time_limit(image_bytes: u64, memory_bytes: u64) -> Duration {
+    let begun = |bytes: u64, unit: u128| 1 + u128::from(bytes.saturating_sub(1)) / unit;
+    let seconds = 90 * (begun(image_bytes, 6 * GIB) + begun(memory_bytes, 100 * GIB));
+    Duration::from_secs(u64::try_from(seconds).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_limit_grows_with_image_and_memory_as_on_aws() {
+        let gib = 1_u64 << 30;
+        for (image, memory, seconds) in [
+            (0, 0, 180),
+            (1, 64 << 20, 180),
+            (6 * gib, 100 * gib, 180),
+            (6 * gib + 1, gib, 270),
+            (1, 100 * gib + 1, 270),
+            (13 * gib, 250 * gib, 540),
+        ] {
+            assert_eq!(time_limit(image, memory).as_secs(), seconds, "{image} {memory}");
+        }
+        assert!(time_limit(u64::MAX, u64::MAX).as_secs() > 180);
+    }
+}

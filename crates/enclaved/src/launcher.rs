@@ -1,0 +1,98 @@
+//! The seam between the supervisor and the process that runs a guest.
+//!
+//! A [`Launcher`] turns a specification and descriptors into a running [`Instance`]: a stream of events, a way to kill
+//! it and a way to wait for its end. [`crate::vmm_process`] is the real one; tests script their own, so that the
+//! supervisor is tested without KVM.
+
+use std::fmt;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use api::Failure;
+use api::vmm::{Event, LaunchSpec};
+
+/// Everything one launch needs.
+#[derive(Debug)]
+pub struct Launch {
+    /// What the VMM is told.
+    pub spec: LaunchSpec,
+    /// What it is given. The launcher closes its copies, so that nothing but the VMM keeps guest memory alive.
+    pub descriptors: Descriptors,
+    /// The enclave's part of the run directory; the VMM's working directory.
+    pub directory: PathBuf,
+}
+
+/// The descriptors of [`LaunchSpec`], by name.
+#[derive(Debug)]
+pub struct Descriptors {
+    /// `/dev/kvm`.
+    pub kvm: OwnedFd,
+    /// The enclave image.
+    pub eif: OwnedFd,
+    /// The listening socket behind `vsock.sock`.
+    pub vsock: OwnedFd,
+    /// The directory of `vsock.sock_<port>` listeners, opened with `O_PATH`.
+    pub directory: OwnedFd,
+    /// One memory file per element of [`LaunchSpec::memory`].
+    pub memory: Vec<OwnedFd>,
+    /// The write end of the console pipe, in debug mode.
+    pub console: Option<OwnedFd>,
+}
+
+impl Descriptors {
+    /// The order in which [`LaunchSpec`] documents them.
+    pub fn in_order(self) -> Vec<OwnedFd> {
+        let mut ordered = vec![self.kvm, self.eif, self.vsock, self.directory];
+        ordered.extend(self.memory);
+        ordered.extend(self.console);
+        ordered
+    }
+}
+
+/// Starts instances.
+pub trait Launcher: Send + Sync + 'static {
+    /// What it starts.
+    type Instance: Instance;
+
+    /// Starts one instance and tells it its specification.
+    ///
+    /// # Errors
+    /// E04, E05 or E11: no socket pair, no process, or it does not take its specification.
+    fn launch(&self, launch: Launch) -> Result<Self::Instance, Failure>;
+}
+
+/// One running VMM. Dropping it kills the process, without waiting.
+pub trait Instance: Send + 'static {
+    /// The process on the parent.
+    fn process_id(&self) -> u32;
+
+    /// The next thing the VMM says. May be dropped half-way and called again without losing an event.
+    fn next_event(&mut self) -> impl Future<Output = Said> + Send;
+
+    /// Ends the process at once. Harmless if it has ended.
+    fn kill(&mut self);
+
+    /// Returns when the process is gone and reaped: the kernel has freed what it held. May be called again.
+    fn wait(&mut self) -> impl Future<Output = ProcessEnd> + Send;
+}
+
+/// What came from a VMM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Said {
+    /// An event.
+    Event(Event),
+    /// Something that is no event; the text says what. The VMM is not to be trusted any further.
+    Nonsense(String),
+    /// The VMM has closed its end: it is ending or dead.
+    Closed,
+}
+
+/// How a process ended, in words such as `signal: 9 (SIGKILL)` or `exit status: 1`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProcessEnd(pub String);
+
+impl fmt::Display for ProcessEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}

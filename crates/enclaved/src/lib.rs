@@ -1,0 +1,54 @@
+//! The host daemon: gives parts of this machine to enclaves and takes them back.
+//!
+//! # How a request flows
+//!
+//! ```text
+//! client ── Unix socket ──► daemon: accepts          one task per connection, bounded in number, size and time
+//!                             │
+//!                           connection: one request  (wire: frames and descriptors)
+//!                             │ run-enclave
+//!                           admission: may it run?   CPUs, memory, CID, name; AWS's checks in AWS's order
+//!                             │ Grant
+//!                           registry: one record     holds what the enclave holds; the lease gives it back
+//!                             │ Lease
+//!                           preparation              directory, sockets, console pipe
+//!                             │ Prepared
+//!                           supervisor               one task per enclave, from launch to the end
+//!                             │ Launch
+//!                           launcher (vmm_process)   one enclave-vmm process, descriptors only
+//! ```
+//!
+//! Replies flow back through a channel from supervisor to connection; nothing else does. The registry is the only
+//! shared state, and the only account of who holds what: free is what no record holds.
+//!
+//! # Rules
+//!
+//! - An enclave ends in one place (`supervisor`) and gives back what it held in one way: the process is reaped, then
+//!   the lease is dropped. Clients hear of an end only after that.
+//! - Failures get their AWS number ([`api::ErrorCode`]) where they are detected.
+//! - Nothing a client, a VMM or a guest sends is trusted to be short, complete, timely or text.
+
+#![forbid(unsafe_code)]
+
+pub mod admission;
+pub mod background;
+pub mod config;
+mod connection;
+pub mod console;
+pub mod daemon;
+mod end;
+pub mod heartbeat;
+pub mod ids;
+pub mod launcher;
+pub mod leftovers;
+mod preparation;
+mod printable;
+pub mod registry;
+pub mod run_directory;
+mod supervisor;
+mod vmm_log;
+pub mod vmm_process;
+mod wire;
+
+pub use config::Config;
+pub use daemon::Daemon;

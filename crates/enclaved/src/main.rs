@@ -1,0 +1,105 @@
+//! The host daemon's process: arguments, log, signals; everything else is the library's.
+
+#![forbid(unsafe_code)]
+
+use std::error::Error;
+use std::io::{self, IsTerminal};
+use std::process::ExitCode;
+
+use clap::Parser;
+use enclaved::admission::Machine;
+use enclaved::config::{Arguments, Config, LogFormat, find_vmm};
+use enclaved::daemon::{Daemon, StartError};
+use enclaved::vmm_process::VmmLauncher;
+use rustix::process::{Resource, Rlimit};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+/// Threads that serve clients; all their work is short.
+const WORKERS: usize = 2;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let result = if arguments.foreground {
+        serve(&arguments)
+    } else {
+        enclaved::background::start().map_err(Into::into)
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let mut text = error.to_string();
+            let mut cause = error.source();
+            while let Some(error) = cause {
+                text = format!("{text}: {error}");
+                cause = error.source();
+            }
+            eprintln!("enclaved: {text}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+    if arguments.background_child {
+        enclaved::background::leave_session()?;
+    }
+    // Sockets and files are made for root alone; who else may use them is decided one by one.
+    rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
+    raise_descriptor_limit();
+    start_log(arguments.log_format);
+    let vmm = find_vmm(arguments.vmm.as_deref())?;
+    let machine = Machine::this_one().map_err(StartError::from)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let config = Config::from(arguments);
+        let stop = stop_signal()?;
+        let daemon = Daemon::build(&config, machine, VmmLauncher::new(vmm))?;
+        if arguments.background_child {
+            enclaved::background::report_ready(&config.run_directory)?;
+        }
+        daemon.run(stop).await;
+        Ok(())
+    })
+}
+
+/// Ready when the daemon is to stop. The handlers are in place when this returns.
+fn stop_signal() -> io::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hang_up = signal(SignalKind::hangup())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            _ = hang_up.recv() => {}
+        }
+    })
+}
+
+/// Many clients and enclaves need more descriptors than the usual soft limit of 1024.
+fn raise_descriptor_limit() {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    // The usual limit still serves some.
+    let _ = rustix::process::setrlimit(Resource::Nofile, raised);
+}
+
+/// Logs to standard error; `RUST_LOG` sets the level, `info` unless set.
+fn start_log(format: LogFormat) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal());
+    match format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().init(),
+    }
+}

@@ -1,0 +1,108 @@
+//! From a grant to everything a launch needs: directory, sockets, console pipe, specification.
+
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use api::vmm::LaunchSpec;
+use api::{ErrorCode, Failure};
+
+use crate::admission::{Grant, Image};
+use crate::console::Console;
+use crate::heartbeat::{self, Heartbeat};
+use crate::launcher::{Descriptors, Launch};
+use crate::registry::Lease;
+use crate::run_directory::{RunDirectory, RunDirectoryError};
+
+/// An admitted enclave, ready to be launched. Dropping it gives everything back.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    /// The registry's record of it.
+    pub(crate) lease: Lease,
+    /// What the launcher needs.
+    pub(crate) launch: Launch,
+    /// Where it will announce that it has booted.
+    pub(crate) heartbeat: Heartbeat,
+    /// Its console, in debug mode.
+    pub(crate) console: Option<Console>,
+    /// How long it may take to boot.
+    pub(crate) time_limit: Duration,
+}
+
+/// What a client and the daemon decide about one enclave beyond its grant.
+#[derive(Debug)]
+pub(crate) struct Order {
+    /// The image to boot.
+    pub(crate) image: Image,
+    /// `/dev/kvm`, open.
+    pub(crate) kvm: OwnedFd,
+    /// Whether its console can be watched.
+    pub(crate) debug_mode: bool,
+    /// How long it may take to boot; `None` for AWS's limit.
+    pub(crate) time_limit: Option<Duration>,
+}
+
+/// Makes the directory, sockets and console of an admitted enclave. Must be called on a Tokio runtime.
+///
+/// # Errors
+/// E19 if something cannot be made. Nothing stays then.
+pub(crate) fn prepare(
+    lease: Lease,
+    grant: Grant,
+    order: Order,
+    run_directory: &RunDirectory,
+) -> Result<Prepared, Failure> {
+    let time_limit = order
+        .time_limit
+        .unwrap_or_else(|| heartbeat::time_limit(order.image.size, grant.memory_mib() << 20));
+    let directory = run_directory
+        .create_enclave(&grant.id)
+        .map_err(|error| cannot_make(&error))?;
+    let heartbeat = Heartbeat::listen(&directory).map_err(|error| cannot_make(&error))?;
+    let vsock = directory.bind_vsock().map_err(|error| cannot_make(&error))?;
+    let directory_descriptor = directory.descriptor().map_err(|error| cannot_make(&error))?;
+    let (console, console_pipe) = if order.debug_mode {
+        let (console, pipe) = Console::open().map_err(|error| {
+            Failure::caused_by(ErrorCode::FileOperation, "No pipe for the console", &error)
+        })?;
+        (Some(console), Some(pipe))
+    } else {
+        (None, None)
+    };
+    let (memory_files, layouts) = grant
+        .memory
+        .into_iter()
+        .map(|memory| (memory.file, memory.layout))
+        .unzip();
+    let launch = Launch {
+        spec: LaunchSpec {
+            enclave_id: grant.id.to_string(),
+            guest_cid: grant.cid,
+            cpu_ids: grant.cpus.cpu_ids,
+            threads_per_core: grant.cpus.threads_per_core,
+            memory: layouts,
+            debug_mode: order.debug_mode,
+        },
+        descriptors: Descriptors {
+            kvm: order.kvm,
+            eif: order.image.file,
+            vsock: vsock.into(),
+            directory: directory_descriptor,
+            memory: memory_files,
+            console: console_pipe,
+        },
+        directory: directory.path().to_owned(),
+    };
+    lease.attach(directory, console.clone());
+    Ok(Prepared {
+        lease,
+        launch,
+        heartbeat,
+        console,
+        time_limit,
+    })
+}
+
+fn cannot_make(error: &RunDirectoryError) -> Failure {
+    let context = "The enclave's sockets cannot be made";
+    Failure::caused_by(ErrorCode::FileOperation, context, error)
+}

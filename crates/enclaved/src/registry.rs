@@ -1,0 +1,358 @@
+//! The registry: one record per enclave that exists, and everything the enclave owns in that record.
+//!
+//! CPUs, CID, name and id are held exactly as long as the record exists; there are no other accounts. A [`Lease`]
+//! stands for the record: whoever owns it (the enclave's supervisor) gives everything back by dropping it, on every
+//! path. Memory is held by the VMM process, whose end the supervisor waits for before it lets go.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use api::{
+    EnclaveDescription, EnclaveFlags, EnclaveRunInfo, EnclaveState, EnclaveTermination, ErrorCode, Failure,
+    Measurements, RunEnclave, Selector,
+};
+use tokio::sync::watch;
+
+use crate::admission::cids::CidSequence;
+use crate::admission::{self, Grant, Holdings, Machine};
+use crate::console::Console;
+use crate::ids::EnclaveId;
+use crate::run_directory::EnclaveDirectory;
+
+/// All enclaves of this parent. Clones share the same registry.
+#[derive(Debug, Clone, Default)]
+pub struct Registry(Arc<Mutex<Inner>>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    /// In order of creation.
+    records: BTreeMap<u64, Record>,
+    created: u64,
+    cids: CidSequence,
+    /// Set once, at the daemon's end: no record is added any more.
+    closed: bool,
+}
+
+/// Everything one enclave owns, and what is known of it.
+#[derive(Debug)]
+struct Record {
+    id: EnclaveId,
+    name: String,
+    cid: u32,
+    cpu_ids: Vec<u32>,
+    memory_mib: u64,
+    debug_mode: bool,
+    /// The enclave's part of the run directory; removed with the record.
+    directory: Option<EnclaveDirectory>,
+    /// Debug mode only.
+    console: Option<Console>,
+    process_id: u32,
+    measurements: Option<Measurements>,
+    state: EnclaveState,
+    /// Set to ask the supervisor to end the enclave. Closed when the record is gone: everything is given back then.
+    end: watch::Sender<Option<EndRequest>>,
+}
+
+/// Who asked for the end of an enclave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EndRequest {
+    /// A client, with terminate-enclave.
+    Terminate,
+    /// The daemon, which is shutting down.
+    Shutdown,
+}
+
+impl EndRequest {
+    /// In words, for the log and for whoever waits for the enclave.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Terminate => "it was terminated by request",
+            Self::Shutdown => "the daemon is shutting down",
+        }
+    }
+}
+
+/// Ownership of one record; dropping it removes the record and gives back what the enclave held.
+#[derive(Debug)]
+pub struct Lease {
+    registry: Registry,
+    key: u64,
+}
+
+/// An enclave that was asked to end.
+#[derive(Debug)]
+pub struct Ending {
+    /// What to tell the client once it is gone.
+    pub termination: EnclaveTermination,
+    record: watch::Receiver<Option<EndRequest>>,
+}
+
+impl Ending {
+    /// Returns when everything the enclave held is free again.
+    pub async fn gone(&mut self) {
+        while self.record.changed().await.is_ok() {}
+    }
+}
+
+impl Registry {
+    /// Admits an enclave: takes memory, picks CPUs, CID, name and id, and makes the record, in one step.
+    ///
+    /// # Errors
+    /// E27 or E29; E39 once the daemon is shutting down.
+    pub fn admit(&self, request: &RunEnclave, machine: &Machine) -> Result<(Lease, Grant), Failure> {
+        let mut inner = self.lock();
+        if inner.closed {
+            let message = "The daemon is shutting down.";
+            return Err(Failure::new(ErrorCode::ProcessConnectionFailure, message));
+        }
+        let mut cids = std::mem::take(&mut inner.cids);
+        let chosen = admission::choose(request, machine, &*inner, &mut cids);
+        inner.cids = cids;
+        let grant = chosen?;
+        let key = inner.created;
+        inner.created += 1;
+        inner.records.insert(
+            key,
+            Record {
+                id: grant.id.clone(),
+                name: grant.name.clone(),
+                cid: grant.cid,
+                cpu_ids: grant.cpus.cpu_ids.clone(),
+                memory_mib: grant.memory_mib(),
+                debug_mode: request.debug_mode,
+                directory: None,
+                console: None,
+                process_id: 0,
+                measurements: None,
+                state: EnclaveState::Empty,
+                end: watch::Sender::new(None),
+            },
+        );
+        let lease = Lease {
+            registry: self.clone(),
+            key,
+        };
+        Ok((lease, grant))
+    }
+
+    /// The enclaves that have booted, in order of creation. As on AWS, one that still boots is not listed.
+    pub fn describe(&self) -> Vec<EnclaveDescription> {
+        let inner = self.lock();
+        inner
+            .visible()
+            .filter_map(|(_, record)| record.describe())
+            .collect()
+    }
+
+    /// Asks for the end of the selected enclaves.
+    ///
+    /// # Errors
+    /// E11 if no enclave has the id, E58 if none has the name.
+    pub fn terminate(&self, selector: &Selector) -> Result<Vec<Ending>, Failure> {
+        let mut inner = self.lock();
+        let keys = inner.select(selector)?;
+        let chosen = keys.iter().filter_map(|key| {
+            let record = inner.records.get_mut(key)?;
+            record.state = EnclaveState::Terminating;
+            Some(record.ask_to_end(EndRequest::Terminate))
+        });
+        Ok(chosen.collect())
+    }
+
+    /// Asks for the end of every enclave, also of those that still boot, and admits no more.
+    pub fn shut_down(&self) -> Vec<Ending> {
+        let mut inner = self.lock();
+        inner.closed = true;
+        let records = inner.records.values();
+        records
+            .map(|record| record.ask_to_end(EndRequest::Shutdown))
+            .collect()
+    }
+
+    /// The CID and console of one enclave.
+    ///
+    /// # Errors
+    /// E11, E58; E44 if the enclave is not in debug mode; E14 if every enclave is selected.
+    pub fn console(&self, selector: &Selector) -> Result<(u32, Console), Failure> {
+        if *selector == Selector::All {
+            let message = "A console belongs to one enclave; give its id or name.";
+            return Err(Failure::new(ErrorCode::InvalidCommand, message));
+        }
+        let inner = self.lock();
+        let keys = inner.select(selector)?;
+        let record = keys.first().and_then(|key| inner.records.get(key));
+        let console = record.and_then(|record| Some((record.cid, record.console.clone()?)));
+        console.ok_or_else(|| {
+            Failure::new(
+                ErrorCode::ConsoleConnection,
+                "The enclave has no console: it was not started with --debug-mode.",
+            )
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Lease {
+    /// Puts the enclave's directory and console into the record.
+    pub fn attach(&self, directory: EnclaveDirectory, console: Option<Console>) {
+        self.update(|record| {
+            record.directory = Some(directory);
+            record.console = console;
+        });
+    }
+
+    /// Notes the enclave's VMM process.
+    pub fn set_process(&self, process_id: u32) {
+        self.update(|record| record.process_id = process_id);
+    }
+
+    /// Notes what the VMM measured.
+    pub fn set_measurements(&self, measurements: Measurements) {
+        self.update(|record| record.measurements = Some(measurements));
+    }
+
+    /// Makes the enclave visible as running; what to tell the client that started it.
+    pub fn set_running(&self) -> Option<EnclaveRunInfo> {
+        self.update(|record| {
+            record.state = EnclaveState::Running;
+            record.run_info()
+        })
+    }
+
+    /// Changes to somebody's wish for the enclave's end.
+    pub fn end_requests(&self) -> watch::Receiver<Option<EndRequest>> {
+        self.update(|record| record.end.subscribe())
+            .unwrap_or_else(|| watch::Sender::new(None).subscribe())
+    }
+
+    /// The record exists as long as the lease does.
+    fn update<R>(&self, change: impl FnOnce(&mut Record) -> R) -> Option<R> {
+        self.registry.lock().records.get_mut(&self.key).map(change)
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        // First the directory, outside the lock; then the record. So nothing is left of an enclave that is not listed.
+        let directory = self.update(|record| record.directory.take());
+        drop(directory);
+        let record = self.registry.lock().records.remove(&self.key);
+        // Closes `end`, which tells those who wait.
+        drop(record);
+    }
+}
+
+impl Inner {
+    /// The enclaves that clients see.
+    fn visible(&self) -> impl Iterator<Item = (u64, &Record)> {
+        let records = self.records.iter().map(|(key, record)| (*key, record));
+        records.filter(|(_, record)| record.state != EnclaveState::Empty)
+    }
+
+    fn select(&self, selector: &Selector) -> Result<Vec<u64>, Failure> {
+        let keys = |chosen: &dyn Fn(&Record) -> bool| -> Vec<u64> {
+            let matching = self.visible().filter(|(_, record)| chosen(record));
+            matching.map(|(key, _)| key).collect()
+        };
+        let (found, code, message) = match selector {
+            Selector::All => return Ok(keys(&|_| true)),
+            Selector::Id(id) => (
+                keys(&|record| record.id.is_meant_by(id)),
+                ErrorCode::SocketError,
+                format!(
+                    "No enclave has the id {:?}. nitro-cli describe-enclaves lists those that run.",
+                    quotable(id)
+                ),
+            ),
+            Selector::Name(name) => (
+                keys(&|record| record.name == *name),
+                ErrorCode::EnclaveNaming,
+                format!(
+                    "No enclave has the name {:?}. nitro-cli describe-enclaves lists those that run.",
+                    quotable(name)
+                ),
+            ),
+        };
+        match found.len() {
+            1 => Ok(found),
+            0 => Err(Failure::new(code, message)),
+            _ => Err(Failure::new(code, "More than one enclave is meant; give the id.")),
+        }
+    }
+}
+
+impl Holdings for Inner {
+    fn cpus(&self) -> BTreeSet<u32> {
+        self.records
+            .values()
+            .flat_map(|record| record.cpu_ids.iter().copied())
+            .collect()
+    }
+
+    fn has_cid(&self, cid: u32) -> bool {
+        self.records.values().any(|record| record.cid == cid)
+    }
+
+    fn has_name(&self, name: &str) -> bool {
+        self.records.values().any(|record| record.name == name)
+    }
+
+    fn has_id(&self, id: &EnclaveId) -> bool {
+        self.records.values().any(|record| record.id == *id)
+    }
+}
+
+impl Record {
+    fn run_info(&self) -> EnclaveRunInfo {
+        EnclaveRunInfo {
+            enclave_name: self.name.clone(),
+            enclave_id: self.id.to_string(),
+            process_id: self.process_id,
+            enclave_cid: u64::from(self.cid),
+            number_of_cpus: u64::try_from(self.cpu_ids.len()).unwrap_or(u64::MAX),
+            cpu_ids: self.cpu_ids.clone(),
+            memory_mib: self.memory_mib,
+        }
+    }
+
+    fn describe(&self) -> Option<EnclaveDescription> {
+        Some(EnclaveDescription {
+            run: self.run_info(),
+            state: self.state,
+            flags: if self.debug_mode {
+                EnclaveFlags::DebugMode
+            } else {
+                EnclaveFlags::None
+            },
+            measurements: self.measurements.clone()?,
+        })
+    }
+
+    /// An earlier request stays: who asked first is the reason.
+    fn ask_to_end(&self, request: EndRequest) -> Ending {
+        self.end.send_if_modified(|asked| {
+            let first = asked.is_none();
+            asked.get_or_insert(request);
+            first
+        });
+        Ending {
+            termination: EnclaveTermination {
+                enclave_name: self.name.clone(),
+                enclave_id: self.id.to_string(),
+                terminated: true,
+            },
+            record: self.end.subscribe(),
+        }
+    }
+}
+
+/// As much of a user's text as an error repeats.
+fn quotable(text: &str) -> String {
+    text.chars().take(100).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,349 @@
+//! The run directory: what the daemon and its enclaves have in the file system.
+//!
+//! ```text
+//! /run/enclaved/                     0755
+//!   enclaved.lock                    held (flock) by the one daemon of this directory; names its process
+//!   enclaved.sock                    0660 root:ne, where clients connect
+//!   enclaved.log                     log of a daemon in the background
+//!   <enclave id>/                    0750 root:ne, gone when the enclave is
+//!     vsock.sock                     0660 root:ne, connect to the enclave: CONNECT <port>
+//!     vsock.sock_<port>              made by whoever listens for the enclave on that port
+//!     vsock.sock_9000                0600, the daemon's own: the heartbeat; gone after boot
+//!     vmm.process                    identity of the VMM, for a daemon that starts after this one died
+//! ```
+//!
+//! Members of the group may connect to enclaves but not create listeners: the directory is writable for root alone,
+//! since whoever can place a name there chooses what the VMM connects to. Without the group everything is root's.
+
+use std::fs::{self, File, Permissions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, Mode, OFlags};
+
+use crate::ids::EnclaveId;
+
+/// The socket to which clients connect.
+pub const CLIENT_SOCKET: &str = "enclaved.sock";
+
+/// The log of a daemon in the background.
+pub const LOG_FILE: &str = "enclaved.log";
+
+/// The socket through which the parent connects to an enclave.
+pub const VSOCK_SOCKET: &str = "vsock.sock";
+
+const LOCK_FILE: &str = "enclaved.lock";
+
+/// The longest path of a Unix socket, without its final zero (`sockaddr_un`).
+const MAX_SOCKET_PATH: usize = 107;
+
+/// Why the run directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum RunDirectoryError {
+    /// Something in it could not be made or changed.
+    #[error("cannot {action} {path}")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// Another daemon uses it.
+    #[error("another enclaved (process {holder}) serves {path}; stop it or choose another --run-directory")]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+        /// The other daemon's process id, as it wrote it down.
+        holder: String,
+    },
+    /// Socket paths inside would exceed the kernel's limit.
+    #[error("the run directory's path {path} is too long: at most {limit} bytes leave room for socket names")]
+    PathTooLong {
+        /// The directory.
+        path: PathBuf,
+        /// What fits, in bytes.
+        limit: usize,
+    },
+}
+
+/// The run directory, locked by this process. Dropping it removes the client socket.
+#[derive(Debug)]
+pub struct RunDirectory {
+    path: PathBuf,
+    group: Option<u32>,
+    _lock: File,
+}
+
+impl RunDirectory {
+    /// Creates `path` if it is missing and locks it. `group` is the group that may use the sockets.
+    ///
+    /// # Errors
+    /// [`RunDirectoryError`].
+    pub fn open(path: &Path, group: Option<u32>) -> Result<Self, RunDirectoryError> {
+        let longest_name = format!("//{VSOCK_SOCKET}_{}", u32::MAX).len() + EnclaveId::MAX_LEN;
+        let limit = MAX_SOCKET_PATH - longest_name;
+        if path.as_os_str().len() > limit {
+            return Err(RunDirectoryError::PathTooLong {
+                path: path.to_owned(),
+                limit,
+            });
+        }
+        fs::create_dir_all(path).map_err(failed("create", path))?;
+        set_mode(path, 0o755)?;
+        Ok(Self {
+            path: path.to_owned(),
+            group,
+            _lock: lock(path)?,
+        })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The socket for clients. One left by a dead daemon is replaced: the lock proves that no living one uses it.
+    ///
+    /// # Errors
+    /// [`RunDirectoryError::Io`].
+    pub fn bind_client_socket(&self) -> Result<UnixListener, RunDirectoryError> {
+        let path = self.path.join(CLIENT_SOCKET);
+        remove_if_there(&path).map_err(failed("remove the old socket", &path))?;
+        bind(&path, 0o660, self.group)
+    }
+
+    /// A new directory for one enclave.
+    ///
+    /// # Errors
+    /// [`RunDirectoryError::Io`].
+    pub fn create_enclave(&self, id: &EnclaveId) -> Result<EnclaveDirectory, RunDirectoryError> {
+        let path = self.path.join(id.to_string());
+        fs::create_dir(&path).map_err(failed("create", &path))?;
+        let directory = EnclaveDirectory {
+            path,
+            group: self.group,
+        };
+        share(&directory.path, 0o750, self.group)?;
+        Ok(directory)
+    }
+}
+
+impl RunDirectory {
+    /// Takes the client socket away, so that no new client comes.
+    pub fn remove_client_socket(&self) {
+        let path = self.path.join(CLIENT_SOCKET);
+        if let Err(error) = remove_if_there(&path) {
+            tracing::warn!(path = %path.display(), %error, "cannot remove the client socket");
+        }
+    }
+}
+
+impl Drop for RunDirectory {
+    fn drop(&mut self) {
+        self.remove_client_socket();
+    }
+}
+
+/// One enclave's part of the run directory. Dropping it removes it with all that is inside.
+#[derive(Debug)]
+pub struct EnclaveDirectory {
+    path: PathBuf,
+    group: Option<u32>,
+}
+
+impl EnclaveDirectory {
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The directory as a place to look up names, not to read.
+    ///
+    /// # Errors
+    /// [`RunDirectoryError::Io`].
+    pub fn descriptor(&self) -> Result<OwnedFd, RunDirectoryError> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        rustix::fs::open(&self.path, flags, Mode::empty())
+            .map_err(io::Error::from)
+            .map_err(failed("open", &self.path))
+    }
+
+    /// The listener through which the parent connects to the enclave.
+    ///
+    /// # Errors
+    /// [`RunDirectoryError::Io`].
+    pub fn bind_vsock(&self) -> Result<UnixListener, RunDirectoryError> {
+        bind(&self.path.join(VSOCK_SOCKET), 0o660, self.group)
+    }
+
+    /// A listener of the daemon's own for the enclave's connections to vsock `port` of its parent.
+    ///
+    /// # Errors
+    /// [`RunDirectoryError::Io`].
+    pub fn bind_port(&self, port: u32) -> Result<UnixListener, RunDirectoryError> {
+        bind(&self.port_path(port), 0o600, None)
+    }
+
+    /// Where a listener for `port` is.
+    pub fn port_path(&self, port: u32) -> PathBuf {
+        self.path.join(format!("{VSOCK_SOCKET}_{port}"))
+    }
+}
+
+impl Drop for EnclaveDirectory {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.path) {
+            tracing::warn!(path = %self.path.display(), %error, "cannot remove the enclave's directory");
+        }
+    }
+}
+
+/// The number of a group in `group_file` (usually `/etc/group`). Groups of a directory service are not seen there.
+pub fn group_id(group_file: &Path, name: &str) -> Option<u32> {
+    let text = fs::read_to_string(group_file).ok()?;
+    text.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let found = fields.next() == Some(name);
+        found.then(|| fields.nth(1)?.parse().ok()).flatten()
+    })
+}
+
+fn lock(directory: &Path) -> Result<File, RunDirectoryError> {
+    let path = directory.join(LOCK_FILE);
+    let mut file = File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path)
+        .map_err(failed("open", &path))?;
+    if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        let mut holder = String::new();
+        // Only for the message; the lock itself is what counts.
+        let _ = file.read_to_string(&mut holder);
+        return Err(RunDirectoryError::InUse {
+            path: directory.to_owned(),
+            holder: holder.trim().to_owned(),
+        });
+    }
+    let written = file
+        .set_len(0)
+        .and_then(|()| file.seek(SeekFrom::Start(0)))
+        .and_then(|_| writeln!(file, "{}", std::process::id()));
+    written.map_err(failed("write", &path))?;
+    Ok(file)
+}
+
+fn bind(path: &Path, mode: u32, group: Option<u32>) -> Result<UnixListener, RunDirectoryError> {
+    let listener = UnixListener::bind(path).map_err(failed("listen on", path))?;
+    share(path, mode, group)?;
+    Ok(listener)
+}
+
+/// Gives `path` to the group with these rights; without a group the group's rights are dropped.
+fn share(path: &Path, mode: u32, group: Option<u32>) -> Result<(), RunDirectoryError> {
+    let Some(group) = group else {
+        return set_mode(path, mode & 0o700);
+    };
+    chown(path, None, Some(group)).map_err(failed("change the group of", path))?;
+    set_mode(path, mode)
+}
+
+fn set_mode(path: &Path, mode: u32) -> Result<(), RunDirectoryError> {
+    fs::set_permissions(path, Permissions::from_mode(mode)).map_err(failed("change the mode of", path))
+}
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> RunDirectoryError {
+    let path = path.to_owned();
+    move |source| RunDirectoryError::Io { action, path, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::InstanceId;
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o7777
+    }
+
+    #[test]
+    fn a_second_daemon_is_refused_and_told_who_is_first() {
+        let directory = tempfile::tempdir().unwrap();
+        let first = RunDirectory::open(directory.path(), None).unwrap();
+
+        let error = RunDirectory::open(directory.path(), None)
+            .unwrap_err()
+            .to_string();
+
+        let expected = format!("another enclaved (process {}) serves", std::process::id());
+        assert!(error.starts_with(&expected), "{error}");
+        drop(first);
+        assert!(RunDirectory::open(directory.path(), None).is_ok());
+    }
+
+    #[test]
+    fn a_dead_daemons_socket_is_replaced_and_ours_goes_with_us() {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join(CLIENT_SOCKET);
+        drop(UnixListener::bind(&socket).unwrap());
+        assert!(socket.exists());
+
+        let run = RunDirectory::open(directory.path(), None).unwrap();
+        let listener = run.bind_client_socket().unwrap();
+
+        assert!(std::os::unix::net::UnixStream::connect(&socket).is_ok());
+        assert_eq!(mode(&socket), 0o600);
+        drop((run, listener));
+        assert!(!socket.exists());
+    }
+
+    #[test]
+    fn an_enclaves_directory_is_closed_to_others_and_removed_with_all_its_sockets() {
+        let directory = tempfile::tempdir().unwrap();
+        let own_group = rustix::process::getgid().as_raw();
+        let run = RunDirectory::open(directory.path(), Some(own_group)).unwrap();
+        let id = EnclaveId::generate(&InstanceId::read(Path::new("/nonexistent")));
+
+        let enclave = run.create_enclave(&id).unwrap();
+        let _vsock = enclave.bind_vsock().unwrap();
+        let _heartbeat = enclave.bind_port(9000).unwrap();
+        let path = enclave.path().to_owned();
+
+        assert_eq!(mode(&path), 0o750);
+        assert_eq!(mode(&path.join("vsock.sock")), 0o660);
+        assert_eq!(mode(&path.join("vsock.sock_9000")), 0o600);
+        drop(enclave);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_path_without_room_for_socket_names_is_refused_at_start() {
+        let error =
+            RunDirectory::open(Path::new(&format!("/nonexistent/{}", "d".repeat(60))), None).unwrap_err();
+        assert!(matches!(error, RunDirectoryError::PathTooLong { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_group_is_found_by_its_whole_name() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), "root:x:0:\nnew:x:7:a,b\nbroken\nne:x:991:alice\n").unwrap();
+
+        assert_eq!(group_id(file.path(), "ne"), Some(991));
+        assert_eq!(group_id(file.path(), "broken"), None);
+        assert_eq!(group_id(file.path(), "n"), None);
+        assert_eq!(group_id(Path::new("/nonexistent"), "ne"), None);
+    }
+}

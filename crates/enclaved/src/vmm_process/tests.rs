@@ -1,0 +1,184 @@
+use super::*;
+use std::fs::File;
+use std::io::{IoSliceMut, Read, Write};
+
+use api::vmm::{Event, ExitReason, LaunchSpec, MemoryFile};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage};
+
+use crate::launcher::Descriptors;
+
+/// A launch whose n-th descriptor is the read end of a pipe that holds the byte n.
+fn launch(directory: &Path) -> Launch {
+    let numbered = |number: u8| {
+        let (read_end, write_end) = rustix::pipe::pipe().unwrap();
+        File::from(write_end).write_all(&[number]).unwrap();
+        read_end
+    };
+    Launch {
+        spec: LaunchSpec {
+            enclave_id: "i-0-enc1".into(),
+            guest_cid: 16,
+            cpu_ids: vec![1],
+            threads_per_core: 1,
+            memory: vec![
+                MemoryFile {
+                    size: 64 << 20,
+                    page_size: 2 << 20,
+                };
+                2
+            ],
+            debug_mode: true,
+        },
+        descriptors: Descriptors {
+            kvm: numbered(0),
+            eif: numbered(1),
+            vsock: numbered(2),
+            directory: numbered(3),
+            memory: vec![numbered(4), numbered(5)],
+            console: Some(numbered(6)),
+        },
+        directory: directory.to_owned(),
+    }
+}
+
+#[test]
+fn the_specification_and_its_descriptors_arrive_in_one_packet_in_the_documented_order() {
+    let directory = tempfile::tempdir().unwrap();
+    let launch = launch(directory.path());
+    let spec = launch.spec.clone();
+    let (ours, theirs) = control_pair().unwrap();
+
+    send(ours.as_fd(), launch).unwrap();
+
+    let mut packet = vec![0; MAX_MESSAGE];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(16))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let mut parts = [IoSliceMut::new(&mut packet)];
+    let received = rustix::net::recvmsg(&theirs, &mut parts, &mut ancillary, RecvFlags::empty()).unwrap();
+    assert_eq!(
+        serde_json::from_slice::<LaunchSpec>(&packet[..received.bytes]).unwrap(),
+        spec
+    );
+    let rights = ancillary.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(rights) => Some(rights),
+        _ => None,
+    });
+    let numbers: Vec<u8> = rights
+        .unwrap()
+        .map(|descriptor| {
+            let mut number = [0];
+            File::from(descriptor).read_exact(&mut number).unwrap();
+            number[0]
+        })
+        .collect();
+    assert_eq!(numbers, [0, 1, 2, 3, 4, 5, 6]);
+}
+
+/// A process that only sleeps, and the VMM's end of its control socket.
+fn sleeper() -> (VmmProcess, OwnedFd) {
+    let (ours, theirs) = control_pair().unwrap();
+    let child = Command::new("sleep")
+        .arg("1000")
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    (VmmProcess::watch(child, ours).unwrap(), theirs)
+}
+
+fn say(vmm: &OwnedFd, packet: &[u8]) {
+    rustix::net::send(vmm, packet, SendFlags::empty()).unwrap();
+}
+
+#[tokio::test]
+async fn packets_become_events_in_order_and_a_closed_socket_is_the_end() {
+    let (mut process, vmm) = sleeper();
+    let events = [
+        Event::Started,
+        Event::Exited(ExitReason::Crashed("KVM_EXIT_INTERNAL_ERROR".into())),
+    ];
+    for event in &events {
+        say(&vmm, &serde_json::to_vec(event).unwrap());
+    }
+    drop(vmm);
+
+    for event in events {
+        assert_eq!(process.next_event().await, Said::Event(event));
+    }
+    assert_eq!(process.next_event().await, Said::Closed);
+    assert_eq!(process.next_event().await, Said::Closed);
+}
+
+#[tokio::test]
+async fn what_is_no_event_is_nonsense_whatever_its_size_and_form() {
+    let (mut process, vmm) = sleeper();
+    let too_long = [
+        serde_json::to_vec(&Event::Started).unwrap(),
+        vec![b' '; MAX_MESSAGE],
+    ]
+    .concat();
+    for packet in [b"started".as_slice(), &[0xff; 10], b"{}", &too_long] {
+        say(&vmm, packet);
+        assert!(
+            matches!(process.next_event().await, Said::Nonsense(_)),
+            "{}",
+            packet.len()
+        );
+    }
+    say(&vmm, &serde_json::to_vec(&Event::Started).unwrap());
+    assert_eq!(process.next_event().await, Said::Event(Event::Started));
+}
+
+#[tokio::test]
+async fn waiting_for_an_event_can_be_given_up_without_losing_one() {
+    let (mut process, vmm) = sleeper();
+    for _ in 0..3 {
+        tokio::select! {
+            biased;
+            _ = process.next_event() => panic!("nothing was said"),
+            () = tokio::task::yield_now() => {}
+        }
+    }
+    say(&vmm, &serde_json::to_vec(&Event::Started).unwrap());
+
+    assert_eq!(process.next_event().await, Said::Event(Event::Started));
+}
+
+#[tokio::test]
+async fn a_process_is_launched_noted_killed_and_reaped() {
+    let directory = tempfile::tempdir().unwrap();
+    let launcher = VmmLauncher::new("/bin/cat".into());
+
+    let mut process = launcher.launch(launch(directory.path())).unwrap();
+
+    let note = std::fs::read_to_string(directory.path().join("vmm.process")).unwrap();
+    assert!(note.starts_with(&format!("{} ", process.process_id())), "{note}");
+    process.kill();
+    assert_eq!(process.wait().await.to_string(), "signal: 9 (SIGKILL)");
+    process.kill();
+    assert_eq!(process.wait().await.to_string(), "signal: 9 (SIGKILL)");
+    assert_eq!(process.next_event().await, Said::Closed);
+    assert!(!Path::new(&format!("/proc/{}", process.process_id())).exists());
+}
+
+#[tokio::test]
+async fn a_vmm_that_ends_at_once_or_is_not_there_is_reported() {
+    let directory = tempfile::tempdir().unwrap();
+
+    match VmmLauncher::new("/bin/false".into()).launch(launch(directory.path())) {
+        // It may be gone before or after it is sent its specification.
+        Err(failure) => assert_eq!(failure.code, ErrorCode::SocketError),
+        Ok(mut process) => {
+            assert_eq!(process.next_event().await, Said::Closed);
+            assert_eq!(process.wait().await.to_string(), "exit status: 1");
+        }
+    }
+    let failure = VmmLauncher::new("/nonexistent/vmm".into())
+        .launch(launch(directory.path()))
+        .unwrap_err();
+    assert_eq!(failure.code, ErrorCode::ProcessSpawn);
+    assert!(
+        failure.message.contains("/nonexistent/vmm"),
+        "{}",
+        failure.message
+    );
+}

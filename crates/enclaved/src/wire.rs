@@ -1,0 +1,158 @@
+//! One client connection at the level of messages: a request with its descriptors in, replies out.
+//!
+//! The frames are those of [`api::frame`]. Everything a client sends is bounded before it is read: length, number of
+//! descriptors, and, by the caller, time.
+
+use std::io::{self, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+
+use api::frame::{self, FrameError, HEADER_LEN, MAX_REQUEST};
+use api::{ErrorCode, Failure, Reply, Request};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags};
+use tokio::io::{AsyncWriteExt, Interest};
+use tokio::net::UnixStream;
+
+/// No request takes more descriptors than one; the kernel closes those beyond what is asked for.
+const MAX_DESCRIPTORS: usize = 1;
+
+/// Why a request could not be received.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ReceiveError {
+    /// The client connected and left without a word, as one does to see whether the daemon is there.
+    #[error("no request")]
+    Nothing,
+    /// The client left in the middle of a message.
+    #[error("the message ended after {received} of {expected} bytes")]
+    Truncated {
+        /// Bytes that came.
+        received: usize,
+        /// Bytes that were announced.
+        expected: usize,
+    },
+    /// More descriptors came than any request has.
+    #[error("more than {MAX_DESCRIPTORS} descriptor came with the message")]
+    TooManyDescriptors,
+    /// The bytes are no request.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// The socket failed.
+    #[error("the connection failed")]
+    Io(#[from] io::Error),
+}
+
+impl From<ReceiveError> for Failure {
+    fn from(error: ReceiveError) -> Self {
+        let code = match error {
+            ReceiveError::Io(_) => ErrorCode::SocketError,
+            _ => ErrorCode::InvalidCommand,
+        };
+        Self::caused_by(code, "The request could not be understood", &error)
+    }
+}
+
+/// The one request of a connection and the descriptors that came with it.
+///
+/// # Errors
+/// [`ReceiveError`].
+pub(crate) async fn receive_request(stream: &UnixStream) -> Result<(Request, Vec<OwnedFd>), ReceiveError> {
+    let mut descriptors = Vec::new();
+    let mut header = [0; HEADER_LEN];
+    match receive_exact(stream, &mut header, &mut descriptors).await {
+        Err(ReceiveError::Truncated { received: 0, .. }) => return Err(ReceiveError::Nothing),
+        result => result?,
+    }
+    let mut body = vec![0; frame::body_len(header, MAX_REQUEST)?];
+    receive_exact(stream, &mut body, &mut descriptors).await?;
+    Ok((frame::decode(&body)?, descriptors))
+}
+
+async fn receive_exact(
+    stream: &UnixStream,
+    buffer: &mut [u8],
+    descriptors: &mut Vec<OwnedFd>,
+) -> Result<(), ReceiveError> {
+    let mut received = 0;
+    while let Some(rest) = buffer.get_mut(received..).filter(|rest| !rest.is_empty()) {
+        let part = stream
+            .async_io(Interest::READABLE, || receive_some(stream, rest))
+            .await?;
+        descriptors.extend(part.descriptors);
+        if part.has_too_many_descriptors || descriptors.len() > MAX_DESCRIPTORS {
+            return Err(ReceiveError::TooManyDescriptors);
+        }
+        if part.length == 0 {
+            return Err(ReceiveError::Truncated {
+                received,
+                expected: buffer.len(),
+            });
+        }
+        received += part.length;
+    }
+    Ok(())
+}
+
+struct Part {
+    length: usize,
+    descriptors: Vec<OwnedFd>,
+    has_too_many_descriptors: bool,
+}
+
+fn receive_some(stream: &UnixStream, buffer: &mut [u8]) -> io::Result<Part> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let mut parts = [IoSliceMut::new(buffer)];
+    let message = rustix::net::recvmsg(stream, &mut parts, &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
+    let mut descriptors = Vec::new();
+    for received in ancillary.drain() {
+        if let RecvAncillaryMessage::ScmRights(rights) = received {
+            descriptors.extend(rights);
+        }
+    }
+    Ok(Part {
+        length: message.bytes,
+        descriptors,
+        has_too_many_descriptors: message.flags.contains(ReturnFlags::CTRUNC),
+    })
+}
+
+/// Sends one reply.
+///
+/// # Errors
+/// If the client is gone, or the reply is too long for any frame (a bug: every part of a reply is bounded).
+pub(crate) async fn send_reply(stream: &mut (impl AsyncWriteExt + Unpin), reply: &Reply) -> io::Result<()> {
+    let bytes = frame::encode(reply).map_err(io::Error::other)?;
+    stream.write_all(&bytes).await
+}
+
+/// Returns when the client has closed the connection. One that has only finished sending, as a pipe-like client may,
+/// is still there. Bytes after the request are thrown away.
+pub(crate) async fn hung_up(stream: &UnixStream) {
+    const ASK_AGAIN: std::time::Duration = std::time::Duration::from_millis(250);
+    let mut scratch = [0; 1024];
+    loop {
+        if stream.readable().await.is_err() {
+            return;
+        }
+        match stream.try_read(&mut scratch) {
+            Ok(0) => break,
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(_) => return,
+        }
+    }
+    while !is_closed_both_ways(stream) {
+        tokio::time::sleep(ASK_AGAIN).await;
+    }
+}
+
+fn is_closed_both_ways(stream: &UnixStream) -> bool {
+    let mut state = [PollFd::new(stream, PollFlags::empty())];
+    let at_once = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    let polled = rustix::event::poll(&mut state, Some(&at_once));
+    polled.is_err() || state[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)
+}

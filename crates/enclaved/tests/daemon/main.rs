@@ -1,0 +1,12 @@
+//! The daemon as its clients meet it: over the real socket, with scripted guests instead of VMMs.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a failed test panics"
+)]
+
+mod consoles;
+mod lifecycle;
+mod protocol;
+mod support;
