@@ -1,0 +1,176 @@
+//! Starts a VMM as the daemon does, so that the VMM alone is measured.
+//!
+//! The launch message lies in the socket before the VMM is executed: it never waits for this program.
+
+use std::{
+    fs::{self, File},
+    io::IoSlice,
+    mem::MaybeUninit,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::net::UnixListener,
+    },
+    path::Path,
+    process::{Child, Command, Stdio},
+};
+
+use api::{
+    Measurements,
+    vmm::{Event, LaunchSpec, MAX_MESSAGE, MemoryFile},
+};
+use rustix::{
+    fs::{MemfdFlags, ftruncate, memfd_create},
+    io::Errno,
+    net::{
+        AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags,
+        SocketType, recv, sendmsg, socketpair,
+    },
+};
+
+use crate::{
+    error::{Error, at, system},
+    smaps,
+};
+
+/// Bytes in a hugepage of guest memory.
+const PAGE_SIZE: u64 = 2 << 20;
+
+/// What to start.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Launch<'a> {
+    /// The VMM.
+    pub(crate) program: &'a Path,
+    /// The EIF.
+    pub(crate) eif: &'a Path,
+    /// Guest memory in bytes.
+    pub(crate) memory: u64,
+    /// A directory for sockets.
+    pub(crate) directory: &'a Path,
+}
+
+/// A VMM process, killed when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Vmm {
+    process: Child,
+    control: OwnedFd,
+}
+
+impl Vmm {
+    /// Starts an enclave of one vCPU without a console.
+    pub(crate) fn launch(launch: Launch<'_>) -> Result<Self, Error> {
+        let (control, vmm_end) = socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )
+        .map_err(system("create a socket pair"))?;
+        send(&control, launch)?;
+        let process = Command::new(launch.program)
+            .env_clear()
+            .current_dir(launch.directory)
+            .stdin(Stdio::from(vmm_end))
+            .stdout(Stdio::null())
+            .spawn()
+            .map_err(at("run", launch.program))?;
+        Ok(Self { process, control })
+    }
+
+    /// What the VMM says it has measured.
+    pub(crate) fn measured(&self) -> Result<Measurements, Error> {
+        match self.event()? {
+            Some(Event::Measured(measurements)) => Ok(measurements),
+            Some(Event::Failed(failure)) => Err(Error::Vmm(failure.to_string())),
+            Some(other) => Err(Error::Vmm(format!("its first event is {other:?}"))),
+            None => Err(Error::Vmm("it has reported nothing".to_owned())),
+        }
+    }
+
+    /// What no other process shares with the VMM, without guest memory, in bytes.
+    pub(crate) fn private_memory(&self) -> Result<u64, Error> {
+        let path = format!("/proc/{}/smaps", self.process.id());
+        let path = Path::new(&path);
+        let smaps = fs::read_to_string(path).map_err(at("read", path))?;
+        Ok(smaps::private_bytes(&smaps))
+    }
+
+    /// The next event, if it has been sent.
+    fn event(&self) -> Result<Option<Event>, Error> {
+        let mut message = vec![0; MAX_MESSAGE];
+        match recv(&self.control, &mut message[..], RecvFlags::DONTWAIT) {
+            Ok((0, _)) => Err(Error::Vmm("it ended without a word".to_owned())),
+            Ok((length, _)) => serde_json::from_slice(message.get(..length).unwrap_or_default())
+                .map(Some)
+                .map_err(|error| Error::Vmm(format!("its event cannot be read: {error}"))),
+            Err(Errno::AGAIN) => Ok(None),
+            Err(error) => Err(system("receive an event")(error)),
+        }
+    }
+}
+
+impl Drop for Vmm {
+    fn drop(&mut self) {
+        // Both fail only for a process that has ended and been waited for.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Sends the launch message with the descriptors that [`LaunchSpec`] names.
+fn send(control: &OwnedFd, launch: Launch<'_>) -> Result<(), Error> {
+    let spec = LaunchSpec {
+        enclave_id: "i-0000000000000000-enc0000000000000000".into(),
+        guest_cid: 16,
+        cpu_ids: vec![0],
+        threads_per_core: 1,
+        memory: vec![MemoryFile {
+            size: launch.memory,
+            page_size: PAGE_SIZE,
+        }],
+        debug_mode: false,
+    };
+    let message = serde_json::to_vec(&spec).map_err(system("write the launch message"))?;
+    let kvm = Path::new("/dev/kvm");
+    let kvm = File::options()
+        .read(true)
+        .write(true)
+        .open(kvm)
+        .map_err(at("open", kvm))?;
+    let eif = File::open(launch.eif).map_err(at("open", launch.eif))?;
+    let listener = listen(launch.directory)?;
+    let directory = File::open(launch.directory).map_err(at("open", launch.directory))?;
+    let memory = guest_memory(launch.memory)?;
+    let descriptors = [
+        kvm.as_fd(),
+        eif.as_fd(),
+        listener.as_fd(),
+        directory.as_fd(),
+        memory.as_fd(),
+    ];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(5))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    // The space is for as many descriptors as there are.
+    ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
+    sendmsg(
+        control,
+        &[IoSlice::new(&message)],
+        &mut ancillary,
+        SendFlags::empty(),
+    )
+    .map_err(system("send the launch message"))?;
+    Ok(())
+}
+
+fn listen(directory: &Path) -> Result<UnixListener, Error> {
+    let path = directory.join("vsock.sock");
+    // Of the run before this one, if there was one.
+    let _ = fs::remove_file(&path);
+    UnixListener::bind(&path).map_err(at("listen at", &path))
+}
+
+fn guest_memory(size: u64) -> Result<OwnedFd, Error> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB;
+    let file = memfd_create("guest-memory", flags).map_err(system("create guest memory"))?;
+    ftruncate(&file, size).map_err(system("size guest memory"))?;
+    Ok(file)
+}

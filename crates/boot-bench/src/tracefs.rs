@@ -1,0 +1,92 @@
+//! Which events the parent's kernel records, and where to read them.
+//!
+//! While starts are timed only three rare events are on, and one of them only until it has happened, because recording
+//! takes time itself. System calls are recorded in other runs.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    error::{Error, at},
+    guest::MARK_PORT,
+};
+
+/// Where Linux mounts it.
+const ROOT: &str = "/sys/kernel/tracing";
+
+const EXEC: &str = "events/sched/sched_process_exec";
+const FORK: &str = "events/sched/sched_process_fork";
+const KVM_ENTRY: &str = "events/kvm/kvm_entry";
+const KVM_PIO: &str = "events/kvm/kvm_pio";
+
+/// The kernel's event tracing, which this program has for itself.
+#[derive(Debug)]
+pub(crate) struct Tracefs {
+    root: PathBuf,
+}
+
+impl Tracefs {
+    /// The one of this machine.
+    pub(crate) fn of_this_machine() -> Self {
+        Self { root: ROOT.into() }
+    }
+
+    /// From now on: executions of `program`, the next entry into a guest, writes to [`MARK_PORT`].
+    pub(crate) fn record_moments(&self, program: &Path) -> Result<(), Error> {
+        self.clear()?;
+        self.enable_exec(program)?;
+        // The event switches itself off when it has been recorded: a boot has thousands of them.
+        // Truncating a trigger file removes the triggers of the run before.
+        self.write(&format!("{KVM_ENTRY}/trigger"), "disable_event:kvm:kvm_entry")?;
+        self.write(&format!("{KVM_ENTRY}/enable"), "1")?;
+        self.write(
+            &format!("{KVM_PIO}/filter"),
+            &format!("rw == 1 && port == {MARK_PORT}"),
+        )?;
+        self.write(&format!("{KVM_PIO}/enable"), "1")?;
+        self.write("tracing_on", "1")
+    }
+
+    /// From now on: executions of `program`, every system call of every process, and threads as they are made.
+    pub(crate) fn record_system_calls(&self, program: &Path) -> Result<(), Error> {
+        self.clear()?;
+        self.write("set_event", "syscalls:sys_enter_*")?;
+        self.enable_exec(program)?;
+        self.write(&format!("{FORK}/enable"), "1")?;
+        self.write("tracing_on", "1")
+    }
+
+    /// What has been recorded.
+    pub(crate) fn records(&self) -> Result<String, Error> {
+        let path = self.root.join("trace");
+        fs::read_to_string(&path).map_err(at("read", &path))
+    }
+
+    /// Records nothing any more.
+    pub(crate) fn stop(&self) -> Result<(), Error> {
+        self.write("tracing_on", "0")?;
+        // Truncating this file switches off every event.
+        self.write("set_event", "")
+    }
+
+    /// Nothing is recorded, and nothing has been.
+    fn clear(&self) -> Result<(), Error> {
+        self.stop()?;
+        // The clock of all processors, in nanoseconds; it follows virtual time.
+        self.write("trace_clock", "mono")?;
+        self.write("trace", "")
+    }
+
+    fn enable_exec(&self, program: &Path) -> Result<(), Error> {
+        let filter = format!("filename == \"{}\"", program.display());
+        self.write(&format!("{EXEC}/filter"), &filter)?;
+        self.write(&format!("{EXEC}/enable"), "1")
+    }
+
+    fn write(&self, file: &str, text: &str) -> Result<(), Error> {
+        let path = self.root.join(file);
+        fs::write(&path, text).map_err(at("write", &path))
+    }
+}

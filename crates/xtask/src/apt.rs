@@ -1,0 +1,140 @@
+//! The Debian packages that the other steps need.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, SystemTime};
+
+use crate::error::Error;
+use crate::process;
+use crate::workspace::Workspace;
+
+/// For all commands: QEMU and busybox for parent instances, what a kernel build needs, and what `eif_build` links.
+const PACKAGES: [&str; 13] = [
+    "bc",
+    "bison",
+    "build-essential",
+    "busybox-static",
+    "cpio",
+    "flex",
+    "libelf-dev",
+    "libssl-dev",
+    "linux-source-6.12",
+    "lz4",
+    "pkg-config",
+    "qemu-system-x86",
+    "xz-utils",
+];
+
+/// Package lists older than this are fetched anew before something is installed: mirrors drop replaced versions.
+const LISTS_MAX_AGE: Duration = Duration::from_hours(24);
+
+/// Where apt keeps the lists of the packages it can install.
+const LISTS: &str = "/var/lib/apt/lists";
+
+/// Installs what is missing and says what that is.
+pub(crate) fn install(workspace: &Workspace) -> Result<(), Error> {
+    let missing = missing(&PACKAGES)?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    if !is_root() {
+        return Err(Error::NotRoot(missing.join(" ")));
+    }
+    eprintln!("\n       installing {}", missing.join(" "));
+    if lists_are_old(Path::new(LISTS)) {
+        process::logged(
+            Command::new("apt-get").arg("update"),
+            &workspace.log("apt-update"),
+        )?;
+    }
+    let mut install = Command::new("apt-get");
+    install
+        .args(["install", "--yes", "--no-install-recommends"])
+        .args(missing);
+    install.env("DEBIAN_FRONTEND", "noninteractive");
+    process::logged(&mut install, &workspace.log("apt-install"))
+}
+
+/// The version of an installed package.
+pub(crate) fn version(package: &str) -> Result<String, Error> {
+    let mut query = Command::new("dpkg-query");
+    query.args(["--show", "--showformat", "${Version}", package]);
+    let output = query.output().map_err(|source| Error::Spawn {
+        program: "dpkg-query".into(),
+        source,
+    })?;
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+fn missing<'a>(packages: &[&'a str]) -> Result<Vec<&'a str>, Error> {
+    let mut query = Command::new("dpkg-query");
+    query
+        .args(["--show", "--showformat", "${Package} ${db:Status-Status}\n"])
+        .args(packages);
+    // Its exit status is 1 when it does not know a package, which is what is asked.
+    let output = query.output().map_err(|source| Error::Spawn {
+        program: "dpkg-query".into(),
+        source,
+    })?;
+    let listing = String::from_utf8_lossy(&output.stdout);
+    Ok(packages
+        .iter()
+        .copied()
+        .filter(|package| !is_installed(package, &listing))
+        .collect())
+}
+
+fn is_installed(package: &str, listing: &str) -> bool {
+    listing
+        .lines()
+        .any(|line| line.strip_prefix(package) == Some(" installed"))
+}
+
+fn is_root() -> bool {
+    use std::os::unix::fs::MetadataExt;
+    // The owner of /proc/self is the effective user of this process.
+    fs::metadata("/proc/self").is_ok_and(|metadata| metadata.uid() == 0)
+}
+
+/// Also true if there are none.
+fn lists_are_old(lists: &Path) -> bool {
+    let Ok(entries) = fs::read_dir(lists) else {
+        return true;
+    };
+    let newest = entries
+        .flatten()
+        .filter(|entry| entry.file_name().to_string_lossy().contains("Release"))
+        .filter_map(|entry| entry.metadata().and_then(|metadata| metadata.modified()).ok())
+        .max();
+    // A time in the future is not old.
+    newest.is_none_or(|time| {
+        SystemTime::now()
+            .duration_since(time)
+            .is_ok_and(|age| age > LISTS_MAX_AGE)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_installed_packages_count() {
+        let listing = "bc installed\nbison not-installed\nlibelf-dev config-files\n";
+        assert!(is_installed("bc", listing));
+        for package in ["bison", "libelf-dev", "flex", "b"] {
+            assert!(!is_installed(package, listing), "{package}");
+        }
+    }
+
+    #[test]
+    fn missing_lists_are_old_and_fresh_ones_are_not() {
+        let directory = tempfile::tempdir().expect("directory");
+        assert!(lists_are_old(&directory.path().join("none")));
+        fs::write(directory.path().join("lock"), "").expect("write");
+        assert!(lists_are_old(directory.path()));
+        fs::write(directory.path().join("mirror_dists_bookworm_InRelease"), "").expect("write");
+        assert!(!lists_are_old(directory.path()));
+    }
+}

@@ -1,0 +1,83 @@
+//! Everything that a parent, be it this host or a parent instance, needs to run enclaves.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use parent_instance::Config;
+
+use crate::apt;
+use crate::error::Error;
+use crate::hello::{self, BUSYBOX};
+use crate::kernels::{self, Kernel, Kind};
+use crate::parent::{MachineOptions, file};
+use crate::programs::{self, Programs};
+use crate::steps::Steps;
+use crate::workspace::Workspace;
+
+/// Steps of [`Installation::prepare`].
+pub(crate) const STEPS: usize = 4;
+
+/// Where nitro-cli looks for what `build-enclave` adds to an image.
+const BLOBS: &str = "/usr/share/nitro_enclaves/blobs";
+
+/// Our programs, what they build enclaves from, and an enclave.
+#[derive(Debug)]
+pub(crate) struct Installation {
+    pub(crate) programs: Programs,
+    blobs: PathBuf,
+    /// The example enclave.
+    pub(crate) hello: PathBuf,
+}
+
+impl Installation {
+    /// Builds what is not built yet, in [`STEPS`] steps.
+    pub(crate) fn prepare(workspace: &Workspace, steps: &mut Steps) -> Result<Self, Error> {
+        steps.quiet("Debian packages", || apt::install(workspace))?;
+        let programs = steps.quiet("programs", || programs::built(workspace))?;
+        let kernel = steps.quiet(Kind::Enclave.label(), || kernels::built(workspace, Kind::Enclave))?;
+        steps.quiet("hello.eif", || {
+            let blobs = hello::blobs(workspace, &programs.init, &kernel)?;
+            let hello = hello::built(workspace, &programs.nitro_cli, &blobs)?;
+            Ok(Self {
+                programs,
+                blobs,
+                hello,
+            })
+        })
+    }
+
+    /// A parent instance with all of it: programs in `/usr/bin`, blobs where nitro-cli looks for them, `hello.eif` in
+    /// the directory where commands start.
+    pub(crate) fn parent(&self, workspace: &Workspace, kernel: &Kernel, options: &MachineOptions) -> Config {
+        let mut files = vec![file(&self.hello, "/root/hello.eif")];
+        for program in self.programs.of_the_parent() {
+            files.push(file(program, &below("/usr/bin", program)));
+        }
+        for blob in hello::BLOBS {
+            files.push(file(&self.blobs.join(blob), &format!("{BLOBS}/{blob}")));
+        }
+        Config {
+            cpus: options.cpus,
+            threads: options.threads,
+            nodes: options.nodes,
+            memory: options.memory,
+            hugepages_2m: options.hugepages_2m,
+            hugepages_1g: options.hugepages_1g,
+            share: options.share.clone(),
+            packages: options.packages.clone(),
+            files,
+            daemon: !options.no_daemon,
+            icount: options.icount,
+            time_limit: Duration::from_mins(options.time_limit),
+            ..Config::new(kernel.bzimage(), BUSYBOX.into(), workspace.cache().join("debian"))
+        }
+    }
+}
+
+/// The path in `directory` of a file with the name of `host`.
+pub(crate) fn below(directory: &str, host: &Path) -> String {
+    format!(
+        "{directory}/{}",
+        host.file_name().unwrap_or_default().to_string_lossy()
+    )
+}

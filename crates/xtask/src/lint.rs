@@ -1,0 +1,33 @@
+//! `cargo xtask lint`: formatting and lints, as continuous integration sees them.
+
+use std::process::{Command, ExitCode};
+
+use crate::cargo::cargo;
+use crate::error::Error;
+use crate::process;
+use crate::workspace::Workspace;
+
+/// Checks both, also the second if the first fails.
+pub(crate) fn run(workspace: &Workspace) -> Result<ExitCode, Error> {
+    let formatted = process::shown(&mut formatting(workspace))?;
+    let clean = process::shown(&mut lints(workspace))?;
+    Ok(if formatted && clean {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// `cargo fmt`, which shows what it would change.
+pub(crate) fn formatting(workspace: &Workspace) -> Command {
+    let mut command = cargo(workspace, "fmt");
+    command.args(["--all", "--check"]);
+    command
+}
+
+/// `cargo clippy` of everything, with warnings as errors.
+pub(crate) fn lints(workspace: &Workspace) -> Command {
+    let mut command = cargo(workspace, "clippy");
+    command.args(["--workspace", "--all-targets", "--", "--deny", "warnings"]);
+    command
+}

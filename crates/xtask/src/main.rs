@@ -1,0 +1,89 @@
+//! `cargo xtask`: everything that is done with this checkout beyond what cargo does itself.
+//!
+//! | command | what it does |
+//! |---|---|
+//! | `demo` | builds everything and shows one enclave from its build to its end |
+//! | `test` | lints, unit tests and the end-to-end suites; what continuous integration runs |
+//! | `lint` | formatting and lints only |
+//! | `parent` | runs a command, or a shell, in a parent instance |
+//!
+//! The commands share their steps: Debian packages ([`packages`]), kernels ([`kernels`]), our programs ([`programs`]),
+//! the example enclave ([`hello`]), all of these together ([`installation`]), and the machine to run on ([`host`], [`parent`]). A step that has nothing to do takes
+//! no time, so each command simply asks for all it needs. What is built lies in cargo's target directory, except kernels
+//! and downloads, which outlive a checkout ([`workspace`]).
+
+#![forbid(unsafe_code)]
+
+mod apt;
+mod cargo;
+mod demo;
+mod error;
+mod hello;
+mod host;
+mod installation;
+mod kernels;
+mod lint;
+mod oracle;
+mod parent;
+mod process;
+mod programs;
+mod report;
+mod steps;
+mod suites;
+mod test;
+mod totals;
+mod workspace;
+
+use std::error::Error as _;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::error::Error;
+use crate::workspace::Workspace;
+
+/// Builds, demonstrates and tests enclaved.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Build everything, then build, run, watch and end one enclave
+    Demo(demo::Arguments),
+    /// Check formatting and lints, then run all tests; or run some end-to-end suites
+    Test(test::Arguments),
+    /// Check formatting and lints
+    Lint,
+    /// Run a command, or a shell, as root in a parent instance with everything installed
+    Parent(parent::Arguments),
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            let mut text = error.to_string();
+            let mut cause = error.source();
+            while let Some(error) = cause {
+                text = format!("{text}: {error}");
+                cause = error.source();
+            }
+            eprintln!("xtask: {text}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<ExitCode, Error> {
+    let workspace = Workspace::find()?;
+    match command {
+        Command::Demo(arguments) => demo::run(&workspace, &arguments),
+        Command::Test(arguments) => Ok(test::run(&workspace, &arguments)),
+        Command::Lint => lint::run(&workspace),
+        Command::Parent(arguments) => parent::run(&workspace, &arguments),
+    }
+}

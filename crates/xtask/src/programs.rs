@@ -1,0 +1,54 @@
+//! Our own programs, as they run on a parent: release builds without shared libraries.
+
+use std::path::{Path, PathBuf};
+
+use crate::cargo::{self, Executable};
+use crate::error::Error;
+use crate::process;
+use crate::workspace::Workspace;
+
+/// The packages that make an installation.
+const PACKAGES: [&str; 4] = ["enclaved", "enclave-vmm", "guest-init", "nitro-cli"];
+
+/// Paths of the built programs.
+#[derive(Debug)]
+pub(crate) struct Programs {
+    pub(crate) enclaved: PathBuf,
+    pub(crate) enclave_vmm: PathBuf,
+    pub(crate) nitro_cli: PathBuf,
+    /// Process 1 of an enclave.
+    pub(crate) init: PathBuf,
+}
+
+impl Programs {
+    /// What is installed on a parent.
+    pub(crate) fn of_the_parent(&self) -> [&Path; 3] {
+        [&self.enclaved, &self.enclave_vmm, &self.nitro_cli]
+    }
+}
+
+/// Builds them.
+pub(crate) fn built(workspace: &Workspace) -> Result<Programs, Error> {
+    let mut build = cargo::cargo(workspace, "build");
+    cargo::release_static(&mut build).args(["--message-format", "json-render-diagnostics"]);
+    for package in PACKAGES {
+        build.args(["--package", package]);
+    }
+    let messages = process::captured(&mut build, &workspace.log("programs"))?;
+    let executables = cargo::executables(&messages);
+    Ok(Programs {
+        enclaved: find(&executables, "enclaved")?,
+        enclave_vmm: find(&executables, "enclave-vmm")?,
+        nitro_cli: find(&executables, "nitro-cli")?,
+        init: find(&executables, "init")?,
+    })
+}
+
+fn find(executables: &[Executable], name: &str) -> Result<PathBuf, Error> {
+    let executable = executables
+        .iter()
+        .find(|executable| executable.kind == "bin" && executable.name == name);
+    executable
+        .map(|executable| executable.path.clone())
+        .ok_or_else(|| Error::NotBuilt(name.into()))
+}

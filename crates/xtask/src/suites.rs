@@ -1,0 +1,175 @@
+//! The end-to-end suites: the integration tests of the package `end-to-end-tests`, each run in a parent instance.
+//!
+//! A suite says in its source which parent it needs, with the options of `cargo xtask parent`; what follows `--` goes to
+//! the test harness:
+//!
+//! ```text
+//! // parent: --cpus 8 --threads 2 --nodes 2 --memory 5G --package socat -- --test-threads 1
+//! ```
+//!
+//! Without such a line it gets the parent that `cargo xtask parent` makes without options. Beside what every parent has,
+//! `/opt/enclaved` holds the package's binaries, which run inside enclaves, in `guest`, and AWS's `eif_build` in `oracle`;
+//! that one is linked dynamically and needs the packages `libssl3` and `libgcc-s1`.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use clap::Parser;
+use parent_instance::{Config, ParentInstance, Session};
+
+use crate::cargo::{self, Executable};
+use crate::error::{Error, at};
+use crate::installation::below;
+use crate::parent::{self, file};
+use crate::process;
+use crate::report::Outcome;
+use crate::totals::Counter;
+use crate::workspace::Workspace;
+
+/// The package that the suites are in.
+pub(crate) const PACKAGE: &str = "end-to-end-tests";
+
+/// Where a suite, the guests' applications and AWS's `eif_build` are in the parent.
+const SUITES: &str = "/opt/enclaved/suites";
+const GUESTS: &str = "/opt/enclaved/guest";
+const ORACLE: &str = "/opt/enclaved/oracle";
+
+/// What is built of the package.
+#[derive(Debug)]
+pub(crate) struct Suites {
+    /// Test executables, by name.
+    pub(crate) suites: Vec<Suite>,
+    /// Applications for enclaves.
+    pub(crate) guests: Vec<PathBuf>,
+}
+
+/// One suite.
+#[derive(Debug)]
+pub(crate) struct Suite {
+    pub(crate) name: String,
+    executable: PathBuf,
+    source: PathBuf,
+}
+
+/// A `// parent:` line.
+#[derive(Debug, Parser)]
+#[command(name = "parent", no_binary_name = true)]
+struct Head {
+    #[command(flatten)]
+    arguments: parent::Arguments,
+}
+
+/// Builds suites and applications, statically and without link-time optimisation, which would take longer for each
+/// suite than it saves.
+pub(crate) fn built(workspace: &Workspace) -> Result<Suites, Error> {
+    let mut build = cargo::cargo(workspace, "test");
+    cargo::release_static(&mut build)
+        .env("CARGO_PROFILE_RELEASE_LTO", "off")
+        .args(["--no-run", "--message-format", "json-render-diagnostics"])
+        .args(["--package", PACKAGE, "--tests", "--bins"]);
+    let messages = process::captured(&mut build, &workspace.log("suites"))?;
+    let executables = cargo::executables(&messages);
+    let mut suites: Vec<Suite> = executables.iter().filter_map(Suite::from_executable).collect();
+    suites.sort_by(|one, other| one.name.cmp(&other.name));
+    let guests = executables
+        .into_iter()
+        .filter(|executable| executable.kind == "bin" && !executable.is_test);
+    Ok(Suites {
+        suites,
+        guests: guests.map(|executable| executable.path).collect(),
+    })
+}
+
+impl Suite {
+    fn from_executable(executable: &Executable) -> Option<Self> {
+        (executable.kind == "test" && executable.is_test).then(|| Self {
+            name: executable.name.clone(),
+            executable: executable.path.clone(),
+            source: executable.source.clone(),
+        })
+    }
+
+    /// The parent that the suite needs.
+    pub(crate) fn parent(&self) -> Result<parent::Arguments, Error> {
+        let text = fs::read_to_string(&self.source).map_err(at("read", &self.source))?;
+        parse_head(&text).map_err(|reason| Error::SuiteHead {
+            path: self.source.clone(),
+            reason,
+        })
+    }
+
+    /// Adds the suite, and what suites may use, to a parent.
+    pub(crate) fn place(&self, config: &mut Config, guests: &[PathBuf], oracle: &Path) {
+        config.files.push(file(&self.executable, &self.program()));
+        config.files.push(file(oracle, &below(ORACLE, oracle)));
+        config
+            .files
+            .extend(guests.iter().map(|guest| file(guest, &below(GUESTS, guest))));
+    }
+
+    /// Runs the suite in its parent, its output on this program's own streams. `harness` are arguments for it.
+    pub(crate) fn run(&self, config: Config, harness: Vec<String>) -> Result<Outcome, Error> {
+        let command = [vec![self.program()], harness].concat();
+        let mut stdout = Counter::new(io::stdout());
+        let parent = ParentInstance::prepare(config)?;
+        let exit = parent.run_with(&Session::Command(command), &mut stdout, io::stderr())?;
+        parent::finish(&exit);
+        Ok(Outcome {
+            totals: stdout.totals(),
+            succeeded: exit.status == 0,
+        })
+    }
+
+    /// Path of the suite in its parent.
+    fn program(&self) -> String {
+        format!("{SUITES}/{}", self.name)
+    }
+}
+
+/// The options in the first `// parent:` line of a source file.
+fn parse_head(source: &str) -> Result<parent::Arguments, String> {
+    let line = source
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("// parent:"))
+        .unwrap_or_default();
+    Head::try_parse_from(line.split_whitespace())
+        .map(|head| head.arguments)
+        .map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_head_has_the_options_of_the_parent_command() {
+        let source = "//! Streams.\n\n// parent: --cpus 8 --memory 3G --package socat --package python3\nuse std::fs;\n";
+        let arguments = parse_head(source).expect("valid");
+        assert_eq!((arguments.machine.cpus, arguments.machine.memory), (8, 3 << 30));
+        assert_eq!(arguments.machine.packages, ["socat", "python3"]);
+        assert!(arguments.command.is_empty());
+    }
+
+    #[test]
+    fn what_follows_the_dashes_goes_to_the_harness() {
+        let arguments = parse_head("// parent: -- --test-threads 1\n").expect("valid");
+        assert_eq!(arguments.command, ["--test-threads", "1"]);
+    }
+
+    #[test]
+    fn a_suite_without_a_head_gets_the_default_parent() {
+        let arguments = parse_head("use std::fs;\n").expect("valid");
+        assert_eq!(arguments.machine.cpus, 4);
+    }
+
+    #[test]
+    fn a_wrong_head_is_an_error() {
+        assert!(
+            parse_head("// parent: --cpu 4\n")
+                .expect_err("no such option")
+                .contains("--cpu")
+        );
+        assert!(parse_head("// parent: --memory much\n").is_err());
+    }
+}

@@ -1,0 +1,162 @@
+//! `cargo xtask test`: all that continuous integration checks, and one line of totals at the end.
+//!
+//! A stage that fails does not stop the next ones, so that all failures of a run are seen. A stage that fails without
+//! counting a failed test, because something does not compile or a machine does not start, counts as one.
+
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+
+use clap::Args;
+
+use crate::cargo::{self, cargo};
+use crate::error::Error;
+use crate::installation::{self, Installation};
+use crate::kernels::{self, Kernel, Kind};
+use crate::report::{Outcome, Report};
+use crate::steps::Steps;
+use crate::suites::{self, Suite, Suites};
+use crate::workspace::Workspace;
+use crate::{lint, oracle, process};
+
+/// Steps of [`prepare`], and of the end-to-end tests.
+const END_TO_END_STEPS: usize = installation::STEPS + 4;
+
+/// Steps before and between: formatting, lints, unit tests, tests with tools.
+const OTHER_STEPS: usize = 4;
+
+/// Packages with tests that are ignored where their tools are missing: `eif_build`, QEMU and the parent kernel.
+const PACKAGES_WITH_TOOLS: [&str; 2] = ["crates/eif", "crates/parent-instance"];
+
+/// Names the parent kernel to the tests of `parent-instance`.
+const PARENT_KERNEL: &str = "PARENT_KERNEL";
+
+/// `cargo xtask test`.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// Run only these end-to-end suites
+    #[arg(value_name = "SUITE")]
+    suites: Vec<String>,
+    /// More arguments for the test harness of each suite, as for `cargo test`
+    #[arg(last = true, value_name = "ARGUMENT", requires = "suites")]
+    harness: Vec<String>,
+}
+
+/// What tests outside of unit tests need.
+struct Tools {
+    installation: Installation,
+    parent_kernel: Kernel,
+    oracle: PathBuf,
+}
+
+/// Runs all stages, or the suites that were named.
+pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> ExitCode {
+    let mut report = Report::default();
+    if arguments.suites.is_empty() {
+        let mut steps = Steps::new(OTHER_STEPS + END_TO_END_STEPS);
+        source_stages(workspace, &mut steps, &mut report);
+        if let Some(tools) = report.needed("installation", prepare(workspace, &mut steps)) {
+            steps.announce("tests that need eif_build or a parent instance");
+            report.skipped_tests(
+                "tests with eif_build and machines",
+                tests_with_tools(workspace, &tools),
+            );
+            end_to_end(workspace, &tools, arguments, &mut steps, &mut report);
+        }
+    } else {
+        let mut steps = Steps::new(END_TO_END_STEPS);
+        if let Some(tools) = report.needed("installation", prepare(workspace, &mut steps)) {
+            end_to_end(workspace, &tools, arguments, &mut steps, &mut report);
+        }
+    }
+    report.print()
+}
+
+/// What needs nothing but the source.
+fn source_stages(workspace: &Workspace, steps: &mut Steps, report: &mut Report) {
+    steps.announce("formatting");
+    report.check("formatting", process::shown(&mut lint::formatting(workspace)));
+    steps.announce("lints");
+    report.check("lints", process::shown(&mut lint::lints(workspace)));
+    steps.announce("unit tests");
+    report.tests("unit tests", process::counted(&mut unit_tests(workspace)));
+}
+
+fn prepare(workspace: &Workspace, steps: &mut Steps) -> Result<Tools, Error> {
+    let installation = Installation::prepare(workspace, steps)?;
+    let parent_kernel = steps.quiet(Kind::Parent.label(), || kernels::built(workspace, Kind::Parent))?;
+    let oracle = steps.quiet("AWS's eif_build (once, 2 minutes)", || {
+        oracle::installed(workspace)
+    })?;
+    Ok(Tools {
+        installation,
+        parent_kernel,
+        oracle,
+    })
+}
+
+fn unit_tests(workspace: &Workspace) -> Command {
+    let mut command = cargo(workspace, "test");
+    command.args(["--workspace", "--exclude", suites::PACKAGE, "--no-fail-fast"]);
+    command
+}
+
+/// Runs the ignored tests of [`PACKAGES_WITH_TOOLS`] from the executables that the unit tests have left.
+fn tests_with_tools(workspace: &Workspace, tools: &Tools) -> Result<Outcome, Error> {
+    let mut build = unit_tests(workspace);
+    build.args(["--no-run", "--message-format", "json-render-diagnostics"]);
+    let messages = process::captured(&mut build, &workspace.log("unit-tests"))?;
+    let packages = PACKAGES_WITH_TOOLS.map(|package| workspace.file(package));
+    let mut sum = Outcome::NOTHING;
+    for test in cargo::executables(&messages).iter().filter(|test| test.is_test) {
+        if packages.contains(&test.package) {
+            let mut command = Command::new(&test.path);
+            command.arg("--ignored").current_dir(&test.package);
+            command
+                .env(oracle::VARIABLE, &tools.oracle)
+                .env(PARENT_KERNEL, tools.parent_kernel.bzimage());
+            sum = sum.and(process::counted(&mut command)?);
+        }
+    }
+    Ok(sum)
+}
+
+fn end_to_end(
+    workspace: &Workspace,
+    tools: &Tools,
+    arguments: &Arguments,
+    steps: &mut Steps,
+    report: &mut Report,
+) {
+    let built = steps.quiet("end-to-end suites", || suites::built(workspace));
+    let Some(Suites { suites, guests }) = report.needed("end-to-end suites", built) else {
+        return;
+    };
+    for name in &arguments.suites {
+        if !suites.iter().any(|suite| suite.name == *name) {
+            report.check(&format!("suite {name}, which does not exist"), Ok(false));
+        }
+    }
+    steps.announce("end-to-end tests, each suite in a parent instance of its own");
+    for suite in suites {
+        if arguments.suites.is_empty() || arguments.suites.contains(&suite.name) {
+            eprintln!("\n      suite {}", suite.name);
+            let outcome = run_suite(workspace, tools, &suite, &guests, &arguments.harness);
+            report.tests(&format!("suite {}", suite.name), outcome);
+        }
+    }
+}
+
+fn run_suite(
+    workspace: &Workspace,
+    tools: &Tools,
+    suite: &Suite,
+    guests: &[PathBuf],
+    harness: &[String],
+) -> Result<Outcome, Error> {
+    let parent = suite.parent()?;
+    let mut config = tools
+        .installation
+        .parent(workspace, &tools.parent_kernel, &parent.machine);
+    suite.place(&mut config, guests, &tools.oracle);
+    suite.run(config, [&parent.command, harness].concat())
+}

@@ -1,0 +1,103 @@
+//! Daemons of a test's own, beside the one of the parent instance.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use rustix::process::Signal;
+
+use crate::command::{Finished, Running};
+use crate::{Host, poll};
+
+/// Distinguishes the run directories of one suite's daemons.
+static NUMBER: AtomicU32 = AtomicU32::new(0);
+
+/// A new path for a run directory.
+pub fn new_run_directory() -> PathBuf {
+    format!("/tmp/run-{}", NUMBER.fetch_add(1, Ordering::Relaxed)).into()
+}
+
+/// `enclaved --foreground` with a run directory of its own. Dropping it kills it and removes the directory.
+#[derive(Debug)]
+pub struct OwnDaemon {
+    process: Option<Running>,
+    host: Host,
+}
+
+impl OwnDaemon {
+    /// Starts it with more options and waits until clients can connect.
+    ///
+    /// # Panics
+    /// If it ends at once or takes for ever.
+    #[must_use]
+    pub fn start(options: &[&str]) -> Self {
+        Self::start_in(&new_run_directory(), options)
+    }
+
+    /// Likewise, in this run directory.
+    ///
+    /// # Panics
+    /// If it ends at once or takes for ever.
+    #[must_use]
+    pub fn start_in(run_directory: &Path, options: &[&str]) -> Self {
+        let mut command = Command::new("enclaved");
+        command
+            .args(["--foreground", "--run-directory"])
+            .arg(run_directory)
+            .args(options);
+        let mut process = Running::start(&mut command);
+        let host = Host::at(run_directory);
+        poll::until("the daemon's socket", || {
+            assert!(
+                !process.has_ended(),
+                "the daemon ended at once: {}",
+                process.stderr()
+            );
+            host.socket().exists().then_some(())
+        });
+        Self {
+            process: Some(process),
+            host,
+        }
+    }
+
+    /// What its clients see.
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// Its log so far.
+    pub fn log(&self) -> String {
+        self.process.as_ref().map(Running::stderr).unwrap_or_default()
+    }
+
+    /// Its process id.
+    pub fn process_id(&self) -> u32 {
+        self.process.as_ref().map(Running::id).unwrap_or_default()
+    }
+
+    /// Sends a signal and waits for the daemon's end. The run directory stays until this is dropped.
+    ///
+    /// # Panics
+    /// If it does not end.
+    pub fn end_with(&mut self, signal: Signal) -> Finished {
+        let process = self.process.take().expect("ended only once");
+        process.signal(signal);
+        process.finish()
+    }
+}
+
+impl Drop for OwnDaemon {
+    fn drop(&mut self) {
+        if let Some(process) = &mut self.process
+            && !process.has_ended()
+        {
+            // In order, so that it ends its enclaves; if it hangs it is killed when `process` is dropped.
+            process.signal(Signal::TERM);
+            poll::within(poll::LIMIT, || process.has_ended().then_some(()));
+        }
+        // Gone already if a second daemon used it.
+        let _ = fs::remove_dir_all(self.host.run_directory());
+    }
+}

@@ -1,0 +1,55 @@
+//! The parent instance that a suite runs in, and where things are in it.
+
+use std::path::{Path, PathBuf};
+
+/// Written into every parent instance by the crate `parent-instance`; no other machine has it.
+const MARK: &str = "/parent/settings";
+
+/// The applications of `src/bin`, static programs, placed by `cargo xtask test`.
+const GUEST_APPLICATIONS: &str = "/opt/enclaved/guest";
+
+/// AWS's `eif_build`, placed by `cargo xtask test`. It is dynamically linked: a suite that runs it asks for the Debian
+/// packages `libssl3` and `libgcc-s1`.
+const ORACLE: &str = "/opt/enclaved/oracle/eif_build";
+
+/// Kernel, command line and init, where nitro-cli looks for them by default.
+const BLOBS: &str = "/usr/share/nitro_enclaves/blobs";
+
+/// Fails unless this machine is a parent instance.
+///
+/// # Panics
+/// On any other machine.
+pub fn require() {
+    assert!(
+        Path::new(MARK).exists(),
+        "end-to-end suites run inside a parent instance only: use `cargo xtask test`"
+    );
+}
+
+/// The hello example, built by `cargo xtask`.
+pub fn hello_eif() -> PathBuf {
+    placed("/root/hello.eif")
+}
+
+/// The static program of `src/bin` of this name.
+pub fn guest_application(name: &str) -> PathBuf {
+    placed(&format!("{GUEST_APPLICATIONS}/{name}"))
+}
+
+/// A file of the blobs directory: `bzImage`, `cmdline`, `init`.
+pub fn blob(name: &str) -> PathBuf {
+    placed(&format!("{BLOBS}/{name}"))
+}
+
+/// AWS's program that builds EIFs.
+pub fn oracle() -> PathBuf {
+    placed(ORACLE)
+}
+
+fn placed(path: &str) -> PathBuf {
+    assert!(
+        Path::new(path).is_file(),
+        "`cargo xtask test` has not placed {path} in this parent"
+    );
+    path.into()
+}

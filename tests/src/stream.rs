@@ -1,0 +1,212 @@
+//! Data through stream sockets, the same code on both sides of the vsock: patterns, checks, echoes.
+//!
+//! A pattern depends on its seed alone, so each end knows what the other sends. Both ends compare CRC-32 sums and lengths.
+
+use std::io::{self, Read, Write};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::thread;
+
+use vsock::VsockStream;
+
+/// Bytes moved at a time; a multiple of a pattern's word.
+const CHUNK: usize = 64 << 10;
+
+/// A connected stream socket of either family.
+pub trait Stream: Read + Write + Send + Sized {
+    /// Another handle of the same connection.
+    ///
+    /// # Errors
+    /// If descriptors are short.
+    fn another(&self) -> io::Result<Self>;
+
+    /// Says that no more bytes will be sent; receiving goes on.
+    ///
+    /// # Errors
+    /// If the connection is gone.
+    fn end_sending(&self) -> io::Result<()>;
+}
+
+impl Stream for UnixStream {
+    fn another(&self) -> io::Result<Self> {
+        self.try_clone()
+    }
+
+    fn end_sending(&self) -> io::Result<()> {
+        self.shutdown(Shutdown::Write)
+    }
+}
+
+impl Stream for VsockStream {
+    fn another(&self) -> io::Result<Self> {
+        self.try_clone()
+    }
+
+    fn end_sending(&self) -> io::Result<()> {
+        self.shutdown(Shutdown::Write)
+    }
+}
+
+/// What went through a connection in one direction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sum {
+    /// How many bytes.
+    pub bytes: u64,
+    /// CRC-32 of all of them.
+    pub crc32: u32,
+}
+
+impl Sum {
+    /// The sum of `bytes` bytes of the pattern, without sending them.
+    ///
+    /// # Panics
+    /// Never: writing to nowhere cannot fail.
+    pub fn of_pattern(seed: u64, bytes: u64) -> Self {
+        send(&mut io::sink(), seed, bytes).expect("a sink takes everything")
+    }
+}
+
+impl std::fmt::Display for Sum {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} bytes, CRC-32 {:08x}", self.bytes, self.crc32)
+    }
+}
+
+/// Sends `bytes` bytes of the pattern of `seed`.
+///
+/// # Errors
+/// Of the stream.
+pub fn send(stream: &mut impl Write, seed: u64, bytes: u64) -> io::Result<Sum> {
+    let mut pattern = Pattern::new(seed);
+    let mut crc = crc32fast::Hasher::new();
+    let mut chunk = vec![0; CHUNK];
+    let mut left = bytes;
+    while left > 0 {
+        pattern.fill(&mut chunk);
+        let length = usize::try_from(left).unwrap_or(CHUNK).min(CHUNK);
+        let (part, _) = chunk.split_at(length);
+        stream.write_all(part)?;
+        crc.update(part);
+        left -= length as u64;
+    }
+    Ok(Sum {
+        bytes,
+        crc32: crc.finalize(),
+    })
+}
+
+/// Receives until the other end has ended sending.
+///
+/// # Errors
+/// Of the stream.
+pub fn receive(stream: &mut impl Read) -> io::Result<Sum> {
+    let mut crc = crc32fast::Hasher::new();
+    let mut chunk = vec![0; CHUNK];
+    let mut bytes = 0;
+    loop {
+        let length = match stream.read(&mut chunk) {
+            Ok(0) => break,
+            Ok(length) => length,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        let (part, _) = chunk.split_at(length);
+        crc.update(part);
+        bytes += length as u64;
+    }
+    Ok(Sum {
+        bytes,
+        crc32: crc.finalize(),
+    })
+}
+
+/// Sends a pattern, ends sending, and meanwhile receives until the other end has ended sending too. The other end echoes,
+/// so the same must come back.
+///
+/// # Errors
+/// Of the stream; [`io::ErrorKind::InvalidData`] if something else comes back.
+pub fn exchange(mut stream: impl Stream, seed: u64, bytes: u64) -> io::Result<Sum> {
+    let mut sending = stream.another()?;
+    let (sent, received) = thread::scope(|scope| {
+        let sender = scope.spawn(move || {
+            let sum = send(&mut sending, seed, bytes)?;
+            sending.end_sending()?;
+            io::Result::Ok(sum)
+        });
+        let received = receive(&mut stream);
+        (sender.join(), received)
+    });
+    let sent = sent.map_err(|_| io::Error::other("the sending thread panicked"))??;
+    let received = received?;
+    if sent == received {
+        return Ok(received);
+    }
+    let text = format!("sent {sent}, but received {received}");
+    Err(io::Error::new(io::ErrorKind::InvalidData, text))
+}
+
+/// `connections` exchanges at the same time, each over a connection of its own that `connect` makes, with seeds from
+/// `first_seed` on.
+///
+/// # Errors
+/// The first of any connection, with its number.
+pub fn exchange_at_once<S: Stream>(
+    connections: u64,
+    first_seed: u64,
+    bytes: u64,
+    connect: impl Fn() -> io::Result<S> + Sync,
+) -> io::Result<()> {
+    // All are open before the first sends, so that they are there at once.
+    let streams = (0..connections)
+        .map(|_| connect())
+        .collect::<io::Result<Vec<_>>>()?;
+    thread::scope(|scope| {
+        let exchanges: Vec<_> = (first_seed..)
+            .zip(streams)
+            .map(|(seed, stream)| (seed, scope.spawn(move || exchange(stream, seed, bytes))))
+            .collect();
+        for (seed, exchange) in exchanges {
+            let result = exchange
+                .join()
+                .map_err(|_| io::Error::other("an exchange panicked"))?;
+            result.map_err(|error| io::Error::new(error.kind(), format!("seed {seed}: {error}")))?;
+        }
+        Ok(())
+    })
+}
+
+/// Sends back what comes until the other end has ended sending, then ends sending too.
+///
+/// # Errors
+/// Of the stream.
+pub fn echo(mut stream: impl Stream) -> io::Result<()> {
+    let mut chunk = vec![0; CHUNK];
+    loop {
+        let length = stream.read(&mut chunk)?;
+        if length == 0 {
+            return stream.end_sending();
+        }
+        let (part, _) = chunk.split_at(length);
+        stream.write_all(part)?;
+    }
+}
+
+/// An endless sequence of bytes that depends on its seed alone (xorshift64).
+#[derive(Debug)]
+struct Pattern(u64);
+
+impl Pattern {
+    fn new(seed: u64) -> Self {
+        // Zero would stay zero.
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    fn fill(&mut self, bytes: &mut [u8]) {
+        for word in bytes.chunks_exact_mut(size_of::<u64>()) {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            word.copy_from_slice(&self.0.to_le_bytes());
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! The parent's side of an enclave's vsock: Unix sockets in the enclave's directory.
+//!
+//! To connect to the enclave's port P, connect to `vsock.sock`, send `CONNECT P\n` and read `OK <local port>\n`. The
+//! enclave's connections to port P of its parent arrive at whoever listens on `vsock.sock_P`.
+
+use std::fs;
+use std::io::{self, Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::thread;
+
+use crate::guest::{Order, port};
+use crate::{Enclave, stream};
+
+/// The longest line that is read: the answer to an order may carry an error's text.
+const LINE_LIMIT: usize = 4096;
+
+/// Connects to a port of the enclave.
+///
+/// # Errors
+/// [`io::ErrorKind::ConnectionReset`] if nobody listens there; others of the socket, and of a listener that does not keep
+/// to the convention.
+pub fn connect(enclave: &Enclave, port: u32) -> io::Result<UnixStream> {
+    let mut stream = UnixStream::connect(enclave.directory().join("vsock.sock"))?;
+    stream.write_all(format!("CONNECT {port}\n").as_bytes())?;
+    let line = read_line(&mut stream)?;
+    match line.strip_prefix("OK ").map(str::parse::<u32>) {
+        Some(Ok(_)) => Ok(stream),
+        _ if line.is_empty() => Err(io::ErrorKind::ConnectionReset.into()),
+        _ => Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("the answer to CONNECT is {line:?}"),
+        )),
+    }
+}
+
+/// Has the application `vsock-echo` of the enclave carry out an order; its answer.
+///
+/// # Errors
+/// Of the connection.
+pub fn order(enclave: &Enclave, order: Order) -> io::Result<String> {
+    let mut stream = connect(enclave, port::ORDERS)?;
+    stream.write_all(format!("{order}\n").as_bytes())?;
+    read_line(&mut stream)
+}
+
+/// Reads up to a line feed, byte by byte because what follows is not ours to take. At the end of the stream the line is
+/// what was there.
+///
+/// # Errors
+/// Of the stream, but a reset counts as its end; and for a line that is too long or no text.
+pub fn read_line(stream: &mut impl Read) -> io::Result<String> {
+    let mut line = Vec::new();
+    let mut byte = [0];
+    while line.len() < LINE_LIMIT {
+        match stream.read(&mut byte) {
+            Ok(0) => break,
+            Ok(_) if byte == *b"\n" => break,
+            Ok(_) => line.extend_from_slice(&byte),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => break,
+            Err(error) => return Err(error),
+        }
+    }
+    String::from_utf8(line).map_err(|_| io::ErrorKind::InvalidData.into())
+}
+
+/// Listens for the enclave on a port of its parent. Dropping it takes the socket away.
+#[derive(Debug)]
+pub struct PortListener {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl PortListener {
+    /// Begins to listen.
+    ///
+    /// # Errors
+    /// If somebody else does.
+    pub fn bind(enclave: &Enclave, port: u32) -> io::Result<Self> {
+        let path = enclave.directory().join(format!("vsock.sock_{port}"));
+        Ok(Self {
+            listener: UnixListener::bind(&path)?,
+            path,
+        })
+    }
+
+    /// The next connection.
+    ///
+    /// # Errors
+    /// Of the socket.
+    pub fn accept(&self) -> io::Result<UnixStream> {
+        self.listener.accept().map(|(stream, _)| stream)
+    }
+
+    /// Echoes on each of the next `connections` connections, in the background. An echo that fails is seen by the other
+    /// end.
+    ///
+    /// # Errors
+    /// Of the socket.
+    pub fn echo_in_background(&self, connections: u64) -> io::Result<()> {
+        let listener = self.listener.try_clone()?;
+        thread::spawn(move || {
+            for _ in 0..connections {
+                let Ok((connection, _)) = listener.accept() else {
+                    return;
+                };
+                thread::spawn(move || stream::echo(connection));
+            }
+        });
+        Ok(())
+    }
+}
+
+impl Drop for PortListener {
+    fn drop(&mut self) {
+        // The enclave's directory may be gone already.
+        let _ = fs::remove_file(&self.path);
+    }
+}
