@@ -26,7 +26,7 @@ use crate::{
     arch::{self, BootData, BootError, layout},
     bus::{Bus, BusDevice},
     control::{Control, Launch},
-    devices::{Console, I8042, Serial},
+    devices::{Absent, Console, I8042, Serial},
     failure::LaunchError,
     load::{self, Loaded},
     memory::{self, ExclusiveMemory},

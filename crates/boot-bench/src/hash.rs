@@ -55,7 +55,7 @@ mod tests {
     fn what_is_timed_is_the_measurement_of_the_image() {
         let directory = tempfile::tempdir().unwrap();
         let kernel = directory.path().join("vmlinux");
-        fs::write(&kernel, [1; 300_000]).unwrap();
+        fs::write(&kernel, vec![1; 300_000]).unwrap();
         let image = crate::guest::build(&kernel, directory.path()).unwrap();
 
         assert_eq!(measure(&read(&image.path).unwrap()), image.measurements);

@@ -84,7 +84,7 @@ fn main() -> ExitCode {
             runs,
             memory,
             kernels,
-        } => run(Plan {
+        } => run(&Plan {
             vmm,
             runs,
             memory: memory << 20,
@@ -107,8 +107,8 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(plan: Plan) -> Result<(), Error> {
-    let results = measure::run(&plan)?;
-    print!("{}", report::text(&plan, &results));
+fn run(plan: &Plan) -> Result<(), Error> {
+    let results = measure::run(plan)?;
+    print!("{}", report::text(plan, &results));
     Ok(())
 }

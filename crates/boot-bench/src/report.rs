@@ -273,6 +273,7 @@ mod tests {
         let report = report([44.0, 43.5, 45.25]);
         let cells: Vec<_> = line(&report, "enclave-vmm, bzImage")
             .split("  ")
+            .map(str::trim)
             .filter(|cell| !cell.is_empty())
             .collect();
         assert_eq!(

@@ -38,7 +38,6 @@ mod tests {
     use super::*;
 
     #[test]
-    #[expect(clippy::float_cmp, reason = "halves and small integers are exact")]
     fn median_and_extremes_do_not_depend_on_the_order() {
         for (values, expected) in [
             (vec![3.0], (3.0, 3.0, 3.0)),

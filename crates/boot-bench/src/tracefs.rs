@@ -1,7 +1,7 @@
 //! Which events the parent's kernel records, and where to read them.
 //!
-//! While starts are timed only three rare events are on, and one of them only until it has happened, because recording
-//! takes time itself. System calls are recorded in other runs.
+//! Recording takes time itself. So while starts are timed only three rare events are on, one of them only until it has
+//! happened a few times, and system calls are recorded in other runs.
 
 use std::{
     fs,
@@ -19,6 +19,7 @@ const ROOT: &str = "/sys/kernel/tracing";
 const EXEC: &str = "events/sched/sched_process_exec";
 const FORK: &str = "events/sched/sched_process_fork";
 const KVM_ENTRY: &str = "events/kvm/kvm_entry";
+const KVM_CPUID: &str = "events/kvm/kvm_cpuid";
 const KVM_PIO: &str = "events/kvm/kvm_pio";
 
 /// The kernel's event tracing, which this program has for itself.
@@ -37,9 +38,9 @@ impl Tracefs {
     pub(crate) fn record_moments(&self, program: &Path) -> Result<(), Error> {
         self.clear()?;
         self.enable_exec(program)?;
-        // The event switches itself off when it has been recorded: a boot has thousands of them.
-        // Truncating a trigger file removes the triggers of the run before.
-        self.write(&format!("{KVM_ENTRY}/trigger"), "disable_event:kvm:kvm_entry")?;
+        // A boot enters the guest thousands of times. Its first CPUID, a few instructions after the first entry, switches
+        // the event off. Truncating a trigger file removes the triggers of the run before.
+        self.write(&format!("{KVM_CPUID}/trigger"), "disable_event:kvm:kvm_entry")?;
         self.write(&format!("{KVM_ENTRY}/enable"), "1")?;
         self.write(
             &format!("{KVM_PIO}/filter"),

@@ -1,8 +1,5 @@
-//! The machine's only file system: an initramfs of two cpio archives, one after the other.
-//!
-//! The first, the same for every command, holds busybox, process 1, the caller's files and the Debian packages. The
-//! second holds the command. The kernel unpacks both into one tree; neither is compressed, because an emulated
-//! processor unpacks slower than the host copies.
+//! The machine's only file system: an initramfs with busybox, process 1, the command, the caller's files and the Debian
+//! packages. It is not compressed, because an emulated processor unpacks slower than the host copies.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -41,8 +38,13 @@ const UNUSED: [&str; 6] = [
     "usr/share/doc-base",
 ];
 
-/// Writes the part of the initramfs that does not depend on the command to `path`. `trees` are unpacked packages.
-pub(crate) fn write_common(config: &Config, trees: &[&Path], path: &Path) -> Result<(), Error> {
+/// Writes the initramfs of one machine to `path`. `packages` is a directory of unpacked Debian packages.
+pub(crate) fn write(
+    config: &Config,
+    packages: Option<&Path>,
+    session: &Session,
+    path: &Path,
+) -> Result<(), Error> {
     let mut archive = Archive::create(path)?;
     for directory in DIRECTORIES {
         archive.directories(directory)?;
@@ -56,24 +58,16 @@ pub(crate) fn write_common(config: &Config, trees: &[&Path], path: &Path) -> Res
     archive.text("etc/hosts", 0o644, HOSTS)?;
     archive.busybox(&config.busybox)?;
     // After busybox: where a package has a tool of the same name, the kernel replaces the earlier entry.
-    for tree in trees {
-        archive.tree(tree, Path::new(""))?;
+    if let Some(packages) = packages {
+        archive.tree(packages, Path::new(""))?;
     }
     archive.text("init", 0o755, include_str!("enter.sh"))?;
     archive.text("parent/init.sh", 0o755, include_str!("init.sh"))?;
+    archive.text("parent/settings", 0o644, &settings(config, session))?;
+    archive.text("parent/command", 0o755, &command_script(session.command()))?;
     for GuestFile { host, guest } in &config.files {
         archive.file(host, guest.trim_start_matches('/'))?;
     }
-    archive.finish()
-}
-
-/// Writes the whole initramfs of one machine to `path`: the common part, then the session.
-pub(crate) fn write(config: &Config, session: &Session, common: &Path, path: &Path) -> Result<(), Error> {
-    fs::copy(common, path).map_err(at("write", path))?;
-    let mut archive = Archive::append(path)?;
-    archive.directories("parent")?;
-    archive.text("parent/settings", 0o644, &settings(config, session))?;
-    archive.text("parent/command", 0o755, &command_script(session.command()))?;
     archive.finish()
 }
 
@@ -120,25 +114,13 @@ struct Archive<'a> {
 
 impl<'a> Archive<'a> {
     fn create(path: &'a Path) -> Result<Self, Error> {
-        Ok(Self::new(path, File::create(path).map_err(at("create", path))?))
-    }
-
-    fn append(path: &'a Path) -> Result<Self, Error> {
-        Ok(Self::new(
+        let file = File::create(path).map_err(at("create", path))?;
+        let cpio = Writer::new(BufWriter::new(file));
+        Ok(Self {
             path,
-            File::options()
-                .append(true)
-                .open(path)
-                .map_err(at("open", path))?,
-        ))
-    }
-
-    fn new(path: &'a Path, file: File) -> Self {
-        Self {
-            path,
-            cpio: Writer::new(BufWriter::new(file)),
+            cpio,
             directories: BTreeSet::new(),
-        }
+        })
     }
 
     fn finish(self) -> Result<(), Error> {

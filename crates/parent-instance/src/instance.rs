@@ -6,11 +6,10 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::directory::Directory;
 use crate::machine::Machine;
 use crate::ports::{self, Event, Stream};
 use crate::status::Status;
-use crate::{Config, Error, initramfs, packages, qemu};
+use crate::{Config, Error, packages};
 
 /// How long a machine may take from the start of QEMU to its process 1. It takes about two seconds on an idle host.
 const INIT_LIMIT: Duration = Duration::from_mins(1);
@@ -50,27 +49,24 @@ pub struct Exit {
     pub log: Option<PathBuf>,
 }
 
-/// A parent instance that can be started: the configuration is sound, packages and the common part of the initramfs
-/// are there. Each [`run`](Self::run) is a machine of its own, freshly booted.
+/// A parent instance that can be started: the configuration is sound and its Debian packages are there. Each
+/// [`run`](Self::run) is a machine of its own, freshly booted.
 #[derive(Debug)]
 pub struct ParentInstance {
     config: Config,
-    /// Holds the common part of the initramfs.
-    directory: Directory,
+    /// A directory of unpacked Debian packages.
+    packages: Option<PathBuf>,
 }
 
 impl ParentInstance {
-    /// Checks the description, gets the Debian packages and writes the common part of the initramfs.
+    /// Checks the description and gets the Debian packages.
     pub fn prepare(config: Config) -> Result<Self, Error> {
         config.validate()?;
-        let tree = match config.packages.as_slice() {
+        let packages = match config.packages.as_slice() {
             [] => None,
             names => Some(packages::unpacked(names, &config.cache)?),
         };
-        let directory = Directory::create()?;
-        let trees: Vec<_> = tree.iter().map(PathBuf::as_path).collect();
-        initramfs::write_common(&config, &trees, &directory.path().join(qemu::INITRAMFS))?;
-        Ok(Self { config, directory })
+        Ok(Self { config, packages })
     }
 
     /// Runs a session. Its output goes to the caller's standard output and standard error as it comes.
@@ -101,11 +97,7 @@ impl ParentInstance {
         stderr: &mut (impl Write + Send),
     ) -> Result<Exit, Error> {
         let started = Instant::now();
-        let (machine, ports) = Machine::start(
-            &self.config,
-            session,
-            &self.directory.path().join(qemu::INITRAMFS),
-        )?;
+        let (machine, ports) = Machine::start(&self.config, self.packages.as_deref(), session)?;
         let (sender, events) = channel();
         thread::scope(|scope| {
             let (first, second) = (sender.clone(), sender.clone());

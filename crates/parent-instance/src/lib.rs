@@ -9,9 +9,9 @@
 //!
 //! ```text
 //! Config           plain data: processors, memory, hugepages, files, packages
-//!   │ ParentInstance::prepare   checks it, downloads packages, writes the common part of the initramfs
+//!   │ ParentInstance::prepare   checks it, downloads packages
 //! ParentInstance   can run any number of commands, one machine for each
-//!   │ run(Session)              starts QEMU, waits, ends QEMU whatever happens
+//!   │ run(Session)              writes the initramfs, starts QEMU, waits, ends QEMU whatever happens
 //! Exit             the command's exit status
 //! ```
 //!

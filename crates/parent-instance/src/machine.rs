@@ -41,10 +41,14 @@ pub(crate) struct Ports {
 impl Machine {
     /// Starts QEMU and waits until it has opened its ports. The calling thread must live as long as the machine shall:
     /// the kernel kills QEMU when that thread ends.
-    pub(crate) fn start(config: &Config, session: &Session, common: &Path) -> Result<(Self, Ports), Error> {
+    pub(crate) fn start(
+        config: &Config,
+        packages: Option<&Path>,
+        session: &Session,
+    ) -> Result<(Self, Ports), Error> {
         let directory = Directory::create()?;
         let initramfs = directory.path().join(qemu::INITRAMFS);
-        initramfs::write(config, session, common, &initramfs)?;
+        initramfs::write(config, packages, session, &initramfs)?;
         let listen = |name| {
             let path = qemu::socket(directory.path(), name);
             UnixListener::bind(&path).map_err(at("listen at", &path))

@@ -4,7 +4,9 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use parent_instance::{Config, Error, Exit, ParentInstance, Session};
 
@@ -224,14 +226,73 @@ fn hugepages_that_do_not_fit_are_named() {
 
 #[test]
 #[ignore = "needs QEMU and the parent kernel; `cargo xtask test` runs it"]
-fn two_machines_run_side_by_side_and_none_is_left() {
-    std::thread::scope(|scope| {
+fn two_machines_run_side_by_side() {
+    thread::scope(|scope| {
         let machines =
             ["one", "two"].map(|word| (word, scope.spawn(move || text(config(), &format!("echo {word}")))));
         for (word, machine) in machines {
             assert_eq!(machine.join().expect("machine"), word);
         }
     });
+}
+
+#[test]
+#[ignore = "needs QEMU and the parent kernel; `cargo xtask test` runs it"]
+fn no_machine_outlives_its_caller() {
+    // Another process of this same program runs a machine, and is killed.
+    let program = std::env::current_exe().expect("this program");
+    let mut caller = Command::new(program)
+        .args([
+            "--ignored",
+            "--exact",
+            "the_time_limit_ends_the_machine_and_keeps_its_log",
+        ])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("start the caller");
+    wait_until(|| machines_of(caller.id()) == 1);
+    caller.kill().expect("kill the caller");
+    caller.wait().expect("wait for the caller");
+    wait_until(|| machines_of(caller.id()) == 0);
+    let directory = std::env::temp_dir().join(format!("parent-instance-{}-0", caller.id()));
+    fs::remove_dir_all(directory).expect("its logs are kept");
+}
+
+/// QEMU processes whose files are in a directory of the process `caller`.
+fn machines_of(caller: u32) -> usize {
+    let mark = format!("parent-instance-{caller}-");
+    let processes = fs::read_dir("/proc").expect("/proc").flatten();
+    let is_machine =
+        |command: Vec<u8>| command.starts_with(b"qemu") && String::from_utf8_lossy(&command).contains(&mark);
+    processes
+        .filter(|process| fs::read(process.path().join("cmdline")).is_ok_and(is_machine))
+        .count()
+}
+
+fn wait_until(condition: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < Duration::from_mins(1), "it does not happen");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+#[ignore = "needs QEMU and the parent kernel; `cargo xtask test` runs it"]
+fn virtual_time_can_count_instructions() {
+    // A second is as many instructions, however long they take outside.
+    let config = Config {
+        icount: true,
+        cpus: 1,
+        ..config()
+    };
+    let before_and_after = text(config, "date +%s; sleep 5; date +%s");
+    let seconds: Vec<u64> = before_and_after
+        .lines()
+        .map(|line| line.parse().expect("a time"))
+        .collect();
+    assert!((5..=6).contains(&(seconds[1] - seconds[0])), "{before_and_after}");
 }
 
 #[test]

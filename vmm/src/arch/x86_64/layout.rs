@@ -44,6 +44,9 @@ pub const SERIAL_IRQ: u32 = 4;
 /// The ports of the keyboard controller, 0x60 data and 0x64 command; those between belong to others.
 pub const I8042_PORTS: Range<u64> = 0x60..0x65;
 
+/// The real-time clock's ports. There is none; Linux writes its warm-reset vector there before it starts a processor.
+pub const CMOS_PORTS: Range<u64> = 0x70..0x72;
+
 pub(super) const GDT: u64 = 0x500;
 pub(super) const ZERO_PAGE: u64 = 0x7000;
 pub(super) const BOOT_STACK: u64 = 0x8ff0;
