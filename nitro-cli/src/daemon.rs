@@ -16,6 +16,10 @@ use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use crate::error::CommandError;
 use crate::output;
 
+/// Where a daemon that does not answer has said why.
+const REASON_IN_LOG: &str = "Its log says why: `enclaved.log` beside its socket, or `journalctl -u enclaved` where it \
+                             is a service";
+
 /// A connection to the daemon.
 #[derive(Debug)]
 pub(crate) struct Daemon {
@@ -69,7 +73,7 @@ impl Daemon {
         match (sent, self.receive_final()) {
             (Err(error), Err(AskError::NoAnswer(_))) => Err(no_answer(&format!(
                 "The enclaved daemon closed the connection before it had read the request: {error}. \
-                 See `journalctl -u enclaved` for the reason"
+                 {REASON_IN_LOG}"
             ))),
             (_, answer) => answer,
         }
@@ -151,7 +155,7 @@ fn garbage(error: &frame::FrameError) -> AskError {
 fn died(error: &io::Error) -> AskError {
     no_answer(&format!(
         "The enclaved daemon ended the connection before it had answered: {error}. \
-         See `journalctl -u enclaved` for the reason, and `nitro-cli describe-enclaves` for what runs now"
+         {REASON_IN_LOG}; `nitro-cli describe-enclaves` says what runs now"
     ))
 }
 
@@ -160,7 +164,7 @@ fn why_not_connected(socket: &Path, error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => format!(
             "The enclaved daemon is not running: nothing listens on `{socket}`. \
-             Start it with `sudo systemctl start enclaved`, or with `sudo enclaved`"
+             Start it with `sudo enclaved`, or with `sudo systemctl start enclaved` where it is a service"
         ),
         io::ErrorKind::PermissionDenied => format!(
             "No permission to connect to the enclaved daemon on `{socket}`: that is for root and the group `ne`. \

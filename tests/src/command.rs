@@ -68,7 +68,7 @@ impl Finished {
             self.stderr.contains(&format!("#{error}")),
             "no address of {error}: {self:#?}"
         );
-        assert!(!self.stderr.contains("panicked"), "{self:#?}");
+        assert!(!self.stderr.contains("panicked at"), "{self:#?}");
         for word in words {
             assert!(self.stderr.contains(word), "{word:?} is not said: {self:#?}");
         }

@@ -1,6 +1,7 @@
 //! Daemons of a test's own, beside the one of the parent instance.
 
 use std::fs;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -48,13 +49,14 @@ impl OwnDaemon {
             .args(options);
         let mut process = Running::start(&mut command);
         let host = Host::at(run_directory);
-        poll::until("the daemon's socket", || {
+        // A daemon that was killed leaves its socket behind, so it does not suffice that there is one.
+        poll::until("the daemon to listen", || {
             assert!(
                 !process.has_ended(),
                 "the daemon ended at once: {}",
                 process.stderr()
             );
-            host.socket().exists().then_some(())
+            UnixStream::connect(host.socket()).ok()
         });
         Self {
             process: Some(process),

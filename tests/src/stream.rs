@@ -145,21 +145,19 @@ pub fn exchange(mut stream: impl Stream, seed: u64, bytes: u64) -> io::Result<Su
     Err(io::Error::new(io::ErrorKind::InvalidData, text))
 }
 
-/// `connections` exchanges at the same time, each over a connection of its own that `connect` makes, with seeds from
-/// `first_seed` on.
+/// As many connections as asked for, none of them used yet.
 ///
 /// # Errors
-/// The first of any connection, with its number.
-pub fn exchange_at_once<S: Stream>(
-    connections: u64,
-    first_seed: u64,
-    bytes: u64,
-    connect: impl Fn() -> io::Result<S> + Sync,
-) -> io::Result<()> {
-    // All are open before the first sends, so that they are there at once.
-    let streams = (0..connections)
-        .map(|_| connect())
-        .collect::<io::Result<Vec<_>>>()?;
+/// Of the first that fails.
+pub fn open<S>(connections: u64, connect: impl Fn() -> io::Result<S>) -> io::Result<Vec<S>> {
+    (0..connections).map(|_| connect()).collect()
+}
+
+/// An exchange over each of these connections, all at the same time, with seeds from `first_seed` on.
+///
+/// # Errors
+/// Of the first connection that fails, with its seed.
+pub fn exchange_at_once<S: Stream>(streams: Vec<S>, first_seed: u64, bytes: u64) -> io::Result<()> {
     thread::scope(|scope| {
         let exchanges: Vec<_> = (first_seed..)
             .zip(streams)

@@ -11,6 +11,7 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use eif::{Layout, Section};
 use end_to_end_tests::{ContainerImage, Host, Launch, World, build_enclave, eifs, parent, run};
@@ -138,18 +139,28 @@ fn the_same_image_in_every_form_measures_the_same() {
 }
 
 #[test]
-fn two_builds_give_the_same_bytes() {
+fn two_builds_on_two_days_give_the_same_bytes() {
     let _world = World::enter();
     let image = ContainerImage::of_application("idle", &[]);
-    let [first, second] = ["first.eif", "second.eif"].map(eifs::path);
+    let layout = eifs::path("layout-of-two-days");
+    let build = |output: &str| {
+        image.write_oci_layout(&layout);
+        let output = eifs::path(output);
+        let _ = build_enclave(&layout, &output).succeeded();
+        fs::remove_dir_all(&layout).expect("remove the layout");
+        fs::read(output).expect("read the EIF")
+    };
 
-    image.build(&first);
-    image.build(&second);
+    let first = build("first-day.eif");
+    let tomorrow = SystemTime::now() + Duration::from_hours(25);
+    let seconds = tomorrow
+        .duration_since(UNIX_EPOCH)
+        .expect("a time after 1970")
+        .as_secs();
+    let _ = run(Command::new("date").args(["-s", &format!("@{seconds}")])).succeeded();
+    let second = build("second-day.eif");
 
-    assert!(
-        fs::read(first).expect("read") == fs::read(second).expect("read"),
-        "the files differ"
-    );
+    assert!(first == second, "the files differ");
 }
 
 #[test]

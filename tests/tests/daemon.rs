@@ -61,7 +61,8 @@ fn sigterm_ends_the_enclaves_and_then_the_daemon() {
     for signal in [Signal::TERM, Signal::INT] {
         let mut daemon = OwnDaemon::start(&[]);
         let enclaves = [(); 2].map(|()| hello().in_debug_mode().run(daemon.host()));
-        let console = enclaves[0].console();
+        let mut console = enclaves[0].console();
+        console.wait_for("Hello from the enclave side!");
         let vmms = enclaves.each_ref().map(Enclave::process_id);
 
         let ended = daemon.end_with(signal).succeeded();

@@ -12,8 +12,11 @@ use std::{
     },
 };
 
+use crate::log;
+
 /// A device behind a range of addresses, accessed by all vCPUs at once. `offset` counts from the start of the range that
-/// the access hit; `data` is one access of 1 to 8 bytes (KVM gives no other) that begins, but need not end, within it.
+/// the access hit; `data` begins, but need not end, within it. It is one access of 1 to 8 bytes, or up to a page of
+/// accesses to one port by a string instruction, of which the devices here serve the first: no driver of theirs uses one.
 pub trait BusDevice: Send + Sync {
     /// The guest reads; `data` must be filled.
     fn read(&self, offset: u64, data: &mut [u8]);
@@ -99,7 +102,10 @@ impl Bus {
     fn note_unclaimed(&self, what: &str, address: u64, length: usize) {
         let before = self.unclaimed.fetch_add(1, Ordering::Relaxed);
         if before < LOGGED_UNCLAIMED {
-            eprintln!("unclaimed {} {what} of {length} bytes at {address:#x}", self.name);
+            let name = self.name;
+            log::line(format_args!(
+                "unclaimed {name} {what} of {length} bytes at {address:#x}"
+            ));
         }
     }
 }

@@ -11,6 +11,8 @@ use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendFlags, recvmsg, send,
 };
 
+use crate::log;
+
 /// The most descriptors a launch message carries.
 const MAX_DESCRIPTORS: usize = 64;
 
@@ -105,7 +107,7 @@ impl<'a> Control<'a> {
             .map_err(io::Error::from)
             .and_then(|message| send(self.0, &message, SendFlags::NOSIGNAL).map_err(io::Error::from));
         if let Err(error) = sent {
-            eprintln!("the daemon could not be told of {event:?}: {error}");
+            log::line(format_args!("the daemon could not be told of {event:?}: {error}"));
         }
     }
 }

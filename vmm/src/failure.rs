@@ -1,6 +1,7 @@
 //! The one table from what can go wrong in this process to the numbers of AWS's nitro-cli.
 
 use api::{ErrorCode, Failure};
+use eif::EifError;
 
 use crate::{
     arch::{BootError, KernelError},
@@ -50,7 +51,9 @@ impl From<&LaunchError> for Failure {
             LaunchError::Memory(memory) if memory.is_shortage() => ErrorCode::InsufficientMemoryAvailable,
             LaunchError::Memory(_) => ErrorCode::Mmap,
             LaunchError::Load(LoadError::TooLarge { .. }) => ErrorCode::MemoryOverflow,
-            LaunchError::Load(LoadError::Read { .. }) => ErrorCode::FileOperation,
+            LaunchError::Load(LoadError::Read { .. } | LoadError::Eif(EifError::Read { .. })) => {
+                ErrorCode::FileOperation
+            }
             LaunchError::Load(_) => ErrorCode::EifParsing,
             LaunchError::Boot(_) => ErrorCode::IoctlFailure,
             LaunchError::Control(_) | LaunchError::System { .. } => ErrorCode::EnclaveBootFailure,
@@ -62,5 +65,29 @@ impl From<&LaunchError> for Failure {
 impl From<KernelError> for LaunchError {
     fn from(error: KernelError) -> Self {
         Self::Load(error.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_that_cannot_be_read_is_not_called_malformed() {
+        let broken = || std::io::Error::from(std::io::ErrorKind::PermissionDenied);
+        let in_contents = EifError::Read {
+            offset: 0,
+            length: 548,
+            source: broken(),
+        };
+        let in_section = LoadError::Read {
+            offset: 548,
+            source: broken(),
+        };
+        for error in [LoadError::Eif(in_contents), in_section] {
+            let failure = Failure::from(&LaunchError::Load(error));
+
+            assert_eq!(failure.code, ErrorCode::FileOperation);
+        }
     }
 }

@@ -63,7 +63,7 @@ pub enum LoadError {
     },
     /// Kernel or ramdisks do not fit.
     #[error(
-        "{what} of {size} bytes does not fit into {ram} bytes of enclave memory; give the enclave more memory"
+        "no room for {what} of {size} bytes in {ram} bytes of enclave memory; give the enclave more memory"
     )]
     TooLarge {
         /// The thing.
@@ -115,13 +115,19 @@ pub fn load(file: &File, memory: ExclusiveMemory<'_>, ram: u64) -> Result<Loaded
         pass.begin(section);
         match section.kind {
             SectionKind::Kernel => kernel = Some(pass.kernel(section)?),
-            SectionKind::Cmdline => cmdline = pass.cmdline(section, kernel.as_ref())?,
+            SectionKind::Cmdline => cmdline = pass.cmdline(section)?,
             SectionKind::Ramdisk => ramdisks.load_next(&mut pass, section, kernel.as_ref())?,
             SectionKind::Metadata | SectionKind::Signature => pass.sum_to(section.end())?,
         }
     }
     contents.check_crc(pass.crc)?;
     let kernel = kernel.ok_or(KernelError::Unrecognised([0; 4]))?;
+    if cmdline.len() > kernel.cmdline_max {
+        return Err(LoadError::CmdlineTooLong {
+            length: cmdline.len(),
+            limit: kernel.cmdline_max,
+        });
+    }
     Ok(Loaded {
         measurements: pass.measurer.finish(),
         kernel,
@@ -175,11 +181,7 @@ impl Pass<'_> {
     /// Reads and measures `length` bytes to guest-physical `address`.
     fn load_to(&mut self, mut address: u64, length: u64, what: &'static str) -> Result<(), LoadError> {
         let end = self.position + length;
-        let too_large = LoadError::TooLarge {
-            what,
-            size: length,
-            ram: self.ram,
-        };
+        let ram = self.ram;
         let Self {
             file,
             memory,
@@ -195,14 +197,17 @@ impl Pass<'_> {
                 file.read_exact_at(bytes, offset)?;
                 crc.update(bytes);
                 measurer.update(bytes);
-                Ok(())
+                Ok(bytes.len() as u64)
             });
-            match read {
-                Some(result) => result.map_err(|source| LoadError::Read { offset, source })?,
-                None => return Err(too_large),
-            }
-            *position += count as u64;
-            address += count as u64;
+            let read = read
+                .ok_or(LoadError::TooLarge {
+                    what,
+                    size: length,
+                    ram,
+                })?
+                .map_err(|source| LoadError::Read { offset, source })?;
+            *position += read;
+            address += read;
         }
         Ok(())
     }
@@ -246,8 +251,9 @@ impl Pass<'_> {
                 .and_then(|start| head.get(start..));
             let bytes = in_segment.unwrap_or_default();
             let length = usize::try_from(segment.file_len).map_or(bytes.len(), |len| len.min(bytes.len()));
-            let copy = |target: &mut [u8]| target.copy_from_slice(&bytes[..length]);
-            with_exclusive_bytes(&mut self.memory, segment.guest_address, length, copy)
+            let bytes = bytes.get(..length).unwrap_or_default();
+            self.memory
+                .write(segment.guest_address, bytes)
                 .ok_or_else(too_large)?;
         }
         let head_len = head.len() as u64;
@@ -267,10 +273,8 @@ impl Pass<'_> {
     }
 
     /// Reads the command line and appends what the machine needs.
-    fn cmdline(&mut self, section: &Section, kernel: Option<&KernelPlan>) -> Result<Vec<u8>, LoadError> {
-        let limit = kernel
-            .map_or(usize::MAX, |kernel| kernel.cmdline_max)
-            .min(layout::CMDLINE_CAPACITY - 1);
+    fn cmdline(&mut self, section: &Section) -> Result<Vec<u8>, LoadError> {
+        let limit = layout::CMDLINE_CAPACITY - 1;
         let arguments = arch::machine_arguments();
         let length = usize::try_from(section.size)
             .unwrap_or(usize::MAX)
@@ -361,4 +365,173 @@ fn place_initrd(kernel: &KernelPlan, size: u64, ram: u64) -> Option<u64> {
         .filter(|high| *high >= size && kernel.initrd_above_4g);
     let above = high.map(|high| (layout::HIGH_RAM_START + high - size) & !(INITRD_ALIGNMENT - 1));
     below.or(above.filter(|start| *start >= layout::HIGH_RAM_START))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Cursor, Write};
+
+    use eif::{Arch, BuildMetadata, Builder, Metadata};
+    use proptest::prelude::*;
+    use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+
+    use super::*;
+    use crate::arch::kernel_images::{bzimage, elf};
+
+    const KIB: u64 = 1 << 10;
+    const MIB: u64 = 1 << 20;
+    const RAM: u64 = 16 * MIB;
+
+    fn metadata() -> Metadata {
+        Metadata {
+            image_name: String::new(),
+            image_version: String::new(),
+            build_metadata: BuildMetadata {
+                build_time: String::new(),
+                build_tool: String::new(),
+                build_tool_version: String::new(),
+                operating_system: String::new(),
+                kernel_version: String::new(),
+            },
+            docker_info: None,
+            custom_metadata: None,
+        }
+    }
+
+    fn eif_of(kernel: &[u8], cmdline: &str, ramdisks: &[&[u8]]) -> Vec<u8> {
+        let mut image = Cursor::new(Vec::new());
+        let kernel = &mut Cursor::new(kernel);
+        let mut builder =
+            Builder::new(&mut image, Arch::X86_64, kernel, cmdline.as_bytes(), &metadata()).unwrap();
+        for ramdisk in ramdisks {
+            builder.add_ramdisk(&mut Cursor::new(ramdisk)).unwrap();
+        }
+        builder.finish().unwrap();
+        image.into_inner()
+    }
+
+    fn file_of(image: &[u8]) -> File {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(image).unwrap();
+        file
+    }
+
+    /// Bytes that differ from one place to the next.
+    fn pattern(length: u64) -> Vec<u8> {
+        (0..length).map(|index| (index % 251).to_le_bytes()[0]).collect()
+    }
+
+    fn read(memory: &GuestMemoryMmap, address: u64, length: usize) -> Vec<u8> {
+        let mut bytes = vec![0; length];
+        memory.read_slice(&mut bytes, GuestAddress(address)).unwrap();
+        bytes
+    }
+
+    #[test]
+    fn memory_files_may_end_anywhere_in_kernel_and_ramdisks() {
+        let mut kernel = elf(
+            2 * MIB,
+            &[
+                (KIB, 40 * KIB, 40 * KIB, 2 * MIB - 4 * KIB),
+                (41 * KIB, 3 * MIB, 3 * MIB, 5 * MIB),
+            ],
+        );
+        let data = pattern(3 * MIB + 41 * KIB);
+        kernel[1024..].copy_from_slice(&data[1024..]);
+        let ramdisk = pattern(5 * MIB + 123);
+        let file = file_of(&eif_of(&kernel, "quiet", &[b"one", &ramdisk]));
+        let cuts = [0, 2 * MIB, 6 * MIB + 4 * KIB, 12 * MIB + 4 * KIB, RAM];
+        let ranges: Vec<_> = cuts
+            .windows(2)
+            .map(|cut| (GuestAddress(cut[0]), usize::try_from(cut[1] - cut[0]).unwrap()))
+            .collect();
+        let memory = GuestMemoryMmap::from_ranges(&ranges).unwrap();
+
+        let loaded = load(&file, ExclusiveMemory::before_start(&memory), RAM).unwrap();
+
+        let first = 2 * MIB - 4 * KIB;
+        assert!(read(&memory, first, 40 << 10) == kernel[1 << 10..41 << 10]);
+        assert!(read(&memory, 5 * MIB, 3 << 20) == kernel[41 << 10..]);
+        let (initrd, length) = loaded.initrd.unwrap();
+        assert_eq!(length, 4 + 5 * MIB + 124);
+        assert!(read(&memory, initrd + 4, ramdisk.len()) == ramdisk);
+    }
+
+    #[test]
+    fn a_command_line_that_comes_before_its_kernel_obeys_its_limit_too() {
+        let mut kernel = bzimage(4, 1024);
+        kernel[0x238..0x23c].copy_from_slice(&100_u32.to_le_bytes());
+        let image = eif_of(&kernel, &"x".repeat(90), &[]);
+        let inspection = eif::inspect(&image[..], image.len() as u64).unwrap();
+        let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 64 << 20)]).unwrap();
+        let swapped = with_first_sections_swapped(&image, &inspection.layout.sections);
+
+        for image in [image, swapped] {
+            let memory = ExclusiveMemory::before_start(&memory);
+            let error = load(&file_of(&image), memory, 64 * MIB).unwrap_err();
+
+            assert!(
+                matches!(error, LoadError::CmdlineTooLong { limit: 100, .. }),
+                "{error}"
+            );
+        }
+    }
+
+    /// `image` with its first two sections in the other order, and the CRC to match.
+    fn with_first_sections_swapped(image: &[u8], sections: &[Section]) -> Vec<u8> {
+        let range = |section: &Section| {
+            let (start, end) = (section.header_offset(), section.end());
+            usize::try_from(start).unwrap()..usize::try_from(end).unwrap()
+        };
+        let (first, second) = (range(&sections[0]), range(&sections[1]));
+        let mut header = image[..first.start].to_vec();
+        let moved = (first.start + second.len()) as u64;
+        header[0x1c + 8..0x1c + 16].copy_from_slice(&moved.to_be_bytes());
+        for (index, section) in [&second, &first].into_iter().enumerate() {
+            let at = 0x11c + 8 * index;
+            header[at..at + 8].copy_from_slice(&((section.len() - 12) as u64).to_be_bytes());
+        }
+        let rest = &image[second.end..];
+        let swapped = [&header, &image[second], &image[first], rest].concat();
+        let crc = eif::inspect(&swapped[..], swapped.len() as u64)
+            .unwrap()
+            .crc_computed;
+        let mut swapped = swapped;
+        swapped[0x220..0x224].copy_from_slice(&crc.to_be_bytes());
+        swapped
+    }
+
+    fn kernel(memory_end: u64, initrd_max: u64, initrd_above_4g: bool) -> KernelPlan {
+        let image = bzimage(4, 1024);
+        let mut plan = KernelPlan::parse(&image, image.len() as u64).unwrap();
+        plan.memory_end = memory_end;
+        plan.initrd_max = initrd_max;
+        plan.initrd_above_4g = initrd_above_4g;
+        plan
+    }
+
+    proptest! {
+        #[test]
+        fn an_initramfs_lies_in_ram_above_the_kernel_where_the_kernel_can_reach_it(
+            size in 1..8_u64 << 30,
+            ram in 2 * MIB..16 << 30,
+            kernel_end in MIB..4 << 30,
+            initrd_max in prop_oneof![Just(0x7fff_ffff_u64), Just(u64::from(u32::MAX)), 0_u64..1 << 32],
+            above_4g: bool,
+        ) {
+            let plan = kernel(kernel_end, initrd_max, above_4g);
+            if let Some(start) = place_initrd(&plan, size, ram) {
+                let end = start + size;
+                prop_assert_eq!(start % INITRD_ALIGNMENT, 0);
+                if start >= layout::HIGH_RAM_START {
+                    prop_assert!(above_4g);
+                    prop_assert!(end <= layout::HIGH_RAM_START + ram - layout::LOW_RAM_END);
+                } else {
+                    prop_assert!(start >= kernel_end);
+                    prop_assert!(end <= ram.min(layout::LOW_RAM_END));
+                    prop_assert!(end - 1 <= initrd_max);
+                }
+            }
+        }
+    }
 }

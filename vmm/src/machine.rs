@@ -29,6 +29,7 @@ use crate::{
     devices::{Absent, Console, I8042, Serial},
     failure::LaunchError,
     load::{self, Loaded},
+    log,
     memory::{self, ExclusiveMemory},
     probe::kvm_from,
     vcpu::{Buses, EndReporter, VcpuThreads},
@@ -118,6 +119,8 @@ fn attach_devices(
     buses
         .ports
         .attach(layout::I8042_PORTS, Arc::new(Mutex::new(keyboard)));
+
+    buses.ports.attach(layout::CMOS_PORTS, Arc::new(Absent));
 
     let (device, worker) = UnixVsock::open(vsock).map_err(LaunchError::system("opening the vsock device"))?;
     let irqfd = interrupt_line(vm, layout::VSOCK_IRQ)?;
@@ -228,10 +231,7 @@ fn serve(
         }
         console.flush();
         if last_check.elapsed() >= STALL_CHECK {
-            if threads.all_halted() {
-                return Ok(ExitReason::Halted);
-            }
-            threads.kick();
+            threads.check_stall();
             last_check = Instant::now();
         }
     }
@@ -255,7 +255,7 @@ impl MutEventSubscriber for DaemonWatch {
 
     fn init(&mut self, ops: &mut EventOps) {
         if let Err(error) = ops.add(Events::new_raw(self.socket, EventSet::empty())) {
-            eprintln!("the control socket is not watched: {error}");
+            log::line(format_args!("the control socket is not watched: {error}"));
         }
     }
 }
@@ -273,7 +273,7 @@ impl MutEventSubscriber for EndWatch {
 
     fn init(&mut self, ops: &mut EventOps) {
         if let Err(error) = ops.add(Events::new(&self.wake, EventSet::IN)) {
-            eprintln!("the end of the guest is not watched: {error}");
+            log::line(format_args!("the end of the guest is not watched: {error}"));
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::{error::Error, os::fd::AsFd, process::ExitCode};
 
 use api::vmm::Event;
-use enclave_vmm::{control::Control, machine, probe};
+use enclave_vmm::{control::Control, log, machine, probe, signals};
 
 const USAGE: &str = "\
 enclave-vmm runs one enclave. The daemon enclaved starts it; there is nothing to run by hand but
@@ -30,6 +30,7 @@ fn main() -> ExitCode {
 
 /// Runs the enclave that the daemon describes; whatever happens is told to the daemon.
 fn run() -> ExitCode {
+    signals::restore_default_actions();
     let stdin = std::io::stdin();
     let control = Control::new(stdin.as_fd());
     match machine::run(&control) {
@@ -39,7 +40,7 @@ fn run() -> ExitCode {
         }
         Err(error) => {
             let failure = (&error).into();
-            eprintln!("{failure}");
+            log::line(format_args!("{failure}"));
             control.send(&Event::Failed(failure));
             ExitCode::FAILURE
         }

@@ -10,7 +10,7 @@ use api::vmm::MemoryFile;
 use kvm_bindings::kvm_userspace_memory_region;
 use kvm_ioctls::VmFd;
 use vm_memory::{
-    FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap,
+    Bytes, FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap,
     MmapRegion, mmap::MmapRegionError,
 };
 
@@ -168,8 +168,8 @@ pub fn size(memory: &GuestMemoryMmap) -> u64 {
     memory.iter().map(GuestMemoryRegion::len).sum()
 }
 
-/// Gives every region to KVM, one slot each.
-pub fn register(vm: &VmFd, memory: &GuestMemoryMmap) -> Result<(), MemoryError> {
+/// Gives every region to KVM, one slot each. `memory` must stay mapped for as long as a vCPU of `vm` runs.
+pub(crate) fn register(vm: &VmFd, memory: &GuestMemoryMmap) -> Result<(), MemoryError> {
     for (slot, region) in (0..).zip(memory.iter()) {
         let slot = kvm_userspace_memory_region {
             slot,
@@ -188,15 +188,16 @@ pub fn register(vm: &VmFd, memory: &GuestMemoryMmap) -> Result<(), MemoryError> 
     reason = "KVM_SET_USER_MEMORY_REGION hands address ranges of this process to KVM"
 )]
 fn set_slot(vm: &VmFd, slot: kvm_userspace_memory_region) -> Result<(), kvm_ioctls::Error> {
-    // SAFETY: the range is one whole mapping of guest memory; it stays mapped until the process ends, because the
-    // memory is owned by the machine, which owns the VM too. The regions do not overlap (`from_regions` checks).
+    // SAFETY: the range is one whole mapping of guest memory, and guest memory stays mapped while a vCPU runs: vCPU
+    // threads share it through the buses, and the probe runs its vCPU itself. The regions do not overlap, because
+    // `from_regions` checks that.
     unsafe { vm.set_user_memory_region(slot) }
 }
 
-/// Lends `length` bytes at `address` to `access` as a plain slice, for loading the image: reading a file straight into
-/// guest memory and hashing what was read must not cost a copy.
+/// Lends the bytes from `address` on to `access` as a plain slice, for loading the image: reading a file straight into
+/// guest memory and hashing what was read must not cost a copy. They are `limit` bytes, or fewer where a region ends.
 ///
-/// Returns `None` if the range is not wholly within one region.
+/// Returns `None` if there is no memory at `address`.
 #[expect(
     unsafe_code,
     reason = "guest memory is a plain byte slice only while nobody else can touch it"
@@ -204,10 +205,12 @@ fn set_slot(vm: &VmFd, slot: kvm_userspace_memory_region) -> Result<(), kvm_ioct
 pub(crate) fn with_exclusive_bytes<T>(
     memory: &mut ExclusiveMemory<'_>,
     address: u64,
-    length: usize,
+    limit: usize,
     access: impl FnOnce(&mut [u8]) -> T,
 ) -> Option<T> {
-    let slice = memory.0.get_slice(GuestAddress(address), length).ok()?;
+    let (region, start) = memory.0.to_region_addr(GuestAddress(address))?;
+    let length = usize::try_from(region.len() - start.0).map_or(limit, |rest| rest.min(limit));
+    let slice = region.get_slice(start, length).ok()?;
     let guard = slice.ptr_guard_mut();
     // SAFETY: the range is mapped and writable, and `ExclusiveMemory` promises that no vCPU, no device and no other
     // process touches guest memory while it exists; it is borrowed mutably, so there is one slice at a time.
@@ -221,9 +224,14 @@ pub(crate) fn with_exclusive_bytes<T>(
 pub struct ExclusiveMemory<'a>(&'a GuestMemoryMmap);
 
 impl<'a> ExclusiveMemory<'a> {
-    /// To be called before the first vCPU is created.
-    pub fn before_start(memory: &'a GuestMemoryMmap) -> Self {
+    /// To be called once, before the first vCPU is created. Whoever calls it gives the promise.
+    pub(crate) fn before_start(memory: &'a GuestMemoryMmap) -> Self {
         Self(memory)
+    }
+
+    /// Copies `bytes` to `address`. Returns `None` if they do not fit.
+    pub(crate) fn write(&mut self, address: u64, bytes: &[u8]) -> Option<()> {
+        self.0.write_slice(bytes, GuestAddress(address)).ok()
     }
 }
 

@@ -3,17 +3,11 @@
 //! The run loop works on the [`VirtualCpu`] trait, whose [`Exit`] is all it has to decide on, so that it is tested
 //! with a scripted vCPU. A real one is a KVM vCPU on a thread pinned to one of the enclave's CPUs.
 //!
-//! With the interrupt controllers in KVM, a halted vCPU waits inside `KVM_RUN`, even one that nothing can wake. The
-//! stall check finds those: the device thread interrupts the vCPUs with a signal, each looks at itself, and
-//! one that is halted for ever says so. When all do, the enclave has ended.
+//! A signal makes a vCPU leave the guest and look whether it is halted for ever; what follows from that is [`StallCheck`]'s.
 
 use std::{
     io,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-        mpsc::Sender,
-    },
+    sync::{Arc, mpsc::Sender},
     thread::JoinHandle,
 };
 
@@ -24,7 +18,7 @@ use vmm_sys_util::{
     signal::{Killable, SIGRTMIN, register_signal_handler},
 };
 
-use crate::{arch, bus::Bus};
+use crate::{arch, bus::Bus, log, stall::StallCheck};
 
 /// Why a vCPU came back from the guest.
 #[derive(Debug)]
@@ -49,7 +43,7 @@ pub enum Exit<'a> {
 pub trait VirtualCpu {
     /// Runs until the guest needs something.
     fn run(&mut self) -> Exit<'_>;
-    /// Whether nothing can make it run again. Asked only after [`Exit::Interrupted`].
+    /// Whether nothing but another vCPU can make it run again. Asked only after [`Exit::Interrupted`].
     fn halted_for_ever(&mut self) -> bool;
 }
 
@@ -62,15 +56,19 @@ pub struct Buses {
     pub mmio: Bus,
 }
 
-/// Runs `vcpu` until the guest ends. `halted` tells whether the last look found it halted for ever.
-pub fn run(vcpu: &mut impl VirtualCpu, buses: &Buses, halted: &AtomicBool) -> ExitReason {
+/// Runs `vcpu`, whose number is `number`, until the guest ends.
+pub fn run(vcpu: &mut impl VirtualCpu, number: usize, buses: &Buses, stall: &StallCheck) -> ExitReason {
     loop {
         match vcpu.run() {
             Exit::PortRead(port, data) => buses.ports.read(port.into(), data),
             Exit::PortWrite(port, data) => buses.ports.write(port.into(), data),
             Exit::MmioRead(address, data) => buses.mmio.read(address, data),
             Exit::MmioWrite(address, data) => buses.mmio.write(address, data),
-            Exit::Interrupted => halted.store(vcpu.halted_for_ever(), Ordering::Release),
+            Exit::Interrupted => {
+                if stall.look(number, vcpu.halted_for_ever()) {
+                    return ExitReason::Halted;
+                }
+            }
             Exit::Shutdown => return ExitReason::TripleFault,
             Exit::Failed(what) => return ExitReason::Crashed(what),
         }
@@ -136,7 +134,8 @@ impl EndReporter {
 /// All vCPU threads of the enclave. They are never joined: the process ends under them.
 #[derive(Debug)]
 pub struct VcpuThreads {
-    threads: Vec<(JoinHandle<()>, Arc<AtomicBool>)>,
+    threads: Vec<JoinHandle<()>>,
+    stall: Arc<StallCheck>,
 }
 
 impl VcpuThreads {
@@ -151,35 +150,30 @@ impl VcpuThreads {
         end: &EndReporter,
     ) -> io::Result<Self> {
         register_signal_handler(kick_signal(), return_from_kvm_run)?;
+        let stall = Arc::new(StallCheck::new(vcpus.len()));
         let mut threads = Vec::with_capacity(vcpus.len());
         for (number, (mut vcpu, cpu)) in vcpus.into_iter().zip(cpu_ids.iter().copied()).enumerate() {
-            let halted = Arc::new(AtomicBool::new(false));
-            let (buses, end, flag) = (buses.clone(), end.try_clone()?, halted.clone());
+            let (buses, end, stall) = (buses.clone(), end.try_clone()?, stall.clone());
             let body = move || {
                 pin_to(cpu);
-                end.report(run(&mut vcpu, &buses, &flag));
+                end.report(run(&mut vcpu, number, &buses, &stall));
             };
             let thread = std::thread::Builder::new()
                 .name(format!("vcpu{number}"))
                 .spawn(body)?;
-            threads.push((thread, halted));
+            threads.push(thread);
         }
-        Ok(Self { threads })
+        Ok(Self { threads, stall })
     }
 
-    /// Makes every vCPU leave the guest once and look at itself; [`Self::all_halted`] then knows.
-    pub fn kick(&self) {
-        for (thread, _) in &self.threads {
+    /// Makes every vCPU leave the guest once and look at itself. If the guest has halted for ever, one of them reports
+    /// [`ExitReason::Halted`], in the second call at the earliest.
+    pub fn check_stall(&self) {
+        self.stall.begin_round();
+        for thread in &self.threads {
             // The thread exists as long as its handle, so this cannot fail.
             let _ = thread.kill(kick_signal());
         }
-    }
-
-    /// Whether the last look of every vCPU found that nothing can wake it.
-    pub fn all_halted(&self) -> bool {
-        self.threads
-            .iter()
-            .all(|(_, halted)| halted.load(Ordering::Acquire))
     }
 }
 
@@ -194,7 +188,9 @@ fn pin_to(cpu: u32) {
         set.set(cpu);
     }
     if let Err(error) = rustix::thread::sched_setaffinity(None, &set) {
-        eprintln!("vCPU thread could not be pinned to CPU {cpu}: {error}");
+        log::line(format_args!(
+            "vCPU thread could not be pinned to CPU {cpu}: {error}"
+        ));
     }
 }
 
@@ -287,7 +283,6 @@ mod tests {
     #[test]
     fn accesses_reach_the_buses_until_a_triple_fault() {
         let (buses, recorder) = buses();
-        let halted = AtomicBool::new(false);
         let mut vcpu = Scripted::new([
             Step::PortWrite(0x101, vec![1]),
             Step::MmioWrite(0xd000_0050, vec![2, 0, 0, 0]),
@@ -295,7 +290,7 @@ mod tests {
             Step::Shutdown,
         ]);
 
-        let reason = run(&mut vcpu, &buses, &halted);
+        let reason = run(&mut vcpu, 0, &buses, &StallCheck::new(1));
 
         assert_eq!(reason, ExitReason::TripleFault);
         assert_eq!(
@@ -306,34 +301,30 @@ mod tests {
     }
 
     #[test]
-    fn a_look_at_a_halted_vcpu_is_remembered_and_a_later_look_corrects_it() {
+    fn a_vcpu_that_stays_halted_ends_the_guest_and_one_that_does_not_goes_on() {
         let (buses, _) = buses();
-        let halted = AtomicBool::new(false);
+        let run = |halted| {
+            let stall = StallCheck::new(1);
+            stall.begin_round();
+            assert!(!stall.look(0, true));
+            stall.begin_round();
+            run(
+                &mut Scripted::new([Step::Interrupted { halted }, Step::Failed]),
+                0,
+                &buses,
+                &stall,
+            )
+        };
 
-        run(
-            &mut Scripted::new([Step::Interrupted { halted: true }, Step::Failed]),
-            &buses,
-            &halted,
-        );
-        assert!(halted.load(Ordering::Acquire));
-
-        run(
-            &mut Scripted::new([Step::Interrupted { halted: false }, Step::Failed]),
-            &buses,
-            &halted,
-        );
-        assert!(!halted.load(Ordering::Acquire));
+        assert_eq!(run(true), ExitReason::Halted);
+        assert_eq!(run(false), ExitReason::Crashed("KVM_EXIT_UNKNOWN".to_owned()));
     }
 
     #[test]
     fn what_kvm_cannot_do_ends_the_guest_with_its_words() {
         let (buses, _) = buses();
 
-        let reason = run(
-            &mut Scripted::new([Step::Failed]),
-            &buses,
-            &AtomicBool::new(false),
-        );
+        let reason = run(&mut Scripted::new([Step::Failed]), 0, &buses, &StallCheck::new(1));
 
         assert_eq!(reason, ExitReason::Crashed("KVM_EXIT_UNKNOWN".to_owned()));
     }

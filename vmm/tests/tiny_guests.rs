@@ -4,6 +4,13 @@
 //! watches its events and console. Such guests run even on a KVM that cannot boot Linux. Memory is a plain memfd, so no
 //! hugepages are needed. Without `/dev/kvm` these tests fail.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test ends where something unexpected happens"
+)]
+
 use std::{
     fs::File,
     io::{Cursor, IoSlice, Read, Write},
@@ -113,6 +120,11 @@ struct Vmm {
 impl Vmm {
     /// Starts a VMM for `image` with `vcpus` vCPUs and `memory` bytes in debug mode.
     fn launch(image: &[u8], vcpus: usize, memory: u64) -> Self {
+        Self::launch_with(image, vcpus, memory, Stdio::inherit())
+    }
+
+    /// The same with `stderr` for its log.
+    fn launch_with(image: &[u8], vcpus: usize, memory: u64, stderr: Stdio) -> Self {
         let mut eif = file_of("eif", 0);
         eif.write_all(image).unwrap();
         let directory = tempfile::tempdir().unwrap();
@@ -135,6 +147,7 @@ impl Vmm {
 
         let process = Command::new(env!("CARGO_BIN_EXE_enclave-vmm"))
             .stdin(Stdio::from(vmm_end))
+            .stderr(stderr)
             .spawn()
             .unwrap();
         let spec = LaunchSpec {
@@ -266,6 +279,19 @@ fn unclaimed_ports_and_addresses_read_as_ones() {
 
     assert_eq!(end, Event::Exited(ExitReason::Reset));
     assert_eq!(console, "K");
+}
+
+#[test]
+fn a_log_that_nobody_reads_does_not_end_the_enclave() {
+    let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).unwrap();
+    drop(reader);
+    // An unclaimed port is worth a line.
+    let code = [&[0xe4, 0x11][..], &RESET].concat();
+
+    let image = eif_of(&elf(&code), "", &[]);
+    let (end, _) = Vmm::launch_with(&image, 1, MEMORY, Stdio::from(writer)).finish();
+
+    assert_eq!(end, Event::Exited(ExitReason::Reset));
 }
 
 #[test]

@@ -71,6 +71,8 @@ impl Vmm {
             .current_dir(launch.directory)
             .stdin(Stdio::from(vmm_end))
             .stdout(Stdio::null())
+            // Whatever ends a VMM is also its last event.
+            .stderr(Stdio::null())
             .spawn()
             .map_err(at("run", launch.program))?;
         Ok(Self { process, control })

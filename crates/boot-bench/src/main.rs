@@ -11,7 +11,7 @@
 //! | VMM exec → first `KVM_RUN` | tracepoints `sched:sched_process_exec` and, once, `kvm:kvm_entry` |
 //! | VMM exec → first userspace byte | the enclave's process 1 writes a byte to a port: tracepoint `kvm:kvm_pio` |
 //! | private memory without guest memory | `/proc/PID/smaps` while that process 1 waits in its first `pause` |
-//! | system calls before the first `KVM_RUN` | tracepoints `syscalls:sys_enter_*`, in runs that are not timed |
+//! | system calls before the first `KVM_RUN` | tracepoints of `syscalls`, in runs that are not timed |
 //! | SHA-384 over the EIF | [`hash`], a process that does nothing else |
 //!
 //! # Parts

@@ -20,6 +20,8 @@ const EXEC: &str = "events/sched/sched_process_exec";
 const FORK: &str = "events/sched/sched_process_fork";
 const KVM_ENTRY: &str = "events/kvm/kvm_entry";
 const KVM_CPUID: &str = "events/kvm/kvm_cpuid";
+/// A trigger: what an event does besides being recorded.
+const DISABLE_KVM_ENTRY: &str = "disable_event:kvm:kvm_entry";
 const KVM_PIO: &str = "events/kvm/kvm_pio";
 
 /// The kernel's event tracing, which this program has for itself.
@@ -39,8 +41,8 @@ impl Tracefs {
         self.clear()?;
         self.enable_exec(program)?;
         // A boot enters the guest thousands of times. Its first CPUID, a few instructions after the first entry, switches
-        // the event off. Truncating a trigger file removes the triggers of the run before.
-        self.write(&format!("{KVM_CPUID}/trigger"), "disable_event:kvm:kvm_entry")?;
+        // the event off.
+        self.write(&format!("{KVM_CPUID}/trigger"), DISABLE_KVM_ENTRY)?;
         self.write(&format!("{KVM_ENTRY}/enable"), "1")?;
         self.write(
             &format!("{KVM_PIO}/filter"),
@@ -50,10 +52,12 @@ impl Tracefs {
         self.write("tracing_on", "1")
     }
 
-    /// From now on: executions of `program`, every system call of every process, and threads as they are made.
+    /// From now on: executions of `program`, system calls of every process as they begin and end, and threads as they are made.
     pub(crate) fn record_system_calls(&self, program: &Path) -> Result<(), Error> {
         self.clear()?;
-        self.write("set_event", "syscalls:sys_enter_*")?;
+        // Reading the records takes system calls too, which would be recorded, to be read, and so on.
+        self.write("set_event_notrace_pid", &std::process::id().to_string())?;
+        self.write("set_event", "syscalls:")?;
         self.enable_exec(program)?;
         self.write(&format!("{FORK}/enable"), "1")?;
         self.write("tracing_on", "1")
@@ -75,6 +79,7 @@ impl Tracefs {
     /// Nothing is recorded, and nothing has been.
     fn clear(&self) -> Result<(), Error> {
         self.stop()?;
+        self.write(&format!("{KVM_CPUID}/trigger"), &format!("!{DISABLE_KVM_ENTRY}"))?;
         // The clock of all processors, in nanoseconds; it follows virtual time.
         self.write("trace_clock", "mono")?;
         self.write("trace", "")

@@ -5,7 +5,7 @@
 //!   starts itself again  ───────────────►   new session
 //!   waits on its output                     builds the daemon; errors go to the caller's terminal
 //!            ◄───────────── "ready" ─────   clients can connect
-//!   exit 0                                  output and errors go to enclaved.log from here on
+//!   exit 0                                  output and errors are appended to enclaved.log from here on
 //! ```
 //!
 //! If the child ends before it is ready, its error has been shown and the caller fails too.
@@ -61,8 +61,7 @@ pub fn leave_session() -> io::Result<()> {
 pub fn report_ready(run_directory: &Path) -> io::Result<()> {
     let log = File::options()
         .create(true)
-        .write(true)
-        .truncate(true)
+        .append(true)
         .mode(0o600)
         .open(run_directory.join(LOG_FILE))?;
     // A caller that was killed does not read it; the daemon goes on.

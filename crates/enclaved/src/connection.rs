@@ -1,6 +1,5 @@
 //! One client connection: one request, its replies, the end.
 
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,15 +9,21 @@ use tokio::sync::mpsc;
 
 use crate::admission::{self, Image};
 use crate::daemon::Shared;
+use crate::foreign::{self, ForeignDescriptor};
 use crate::launcher::Launcher;
 use crate::preparation::{self, Order};
 use crate::supervisor;
 use crate::wire::{self, ReceiveError};
 
-/// Serves the connection of one client.
+/// Serves the connection of one client and closes it.
 pub(crate) async fn serve<L: Launcher>(mut stream: UnixStream, daemon: Arc<Shared<L>>) {
+    converse(&mut stream, &daemon).await;
+    foreign::close(stream).await;
+}
+
+async fn converse<L: Launcher>(stream: &mut UnixStream, daemon: &Arc<Shared<L>>) {
     let limit = daemon.limits.request_time;
-    let received = match tokio::time::timeout(limit, wire::receive_request(&stream)).await {
+    let received = match tokio::time::timeout(limit, wire::receive_request(stream)).await {
         Ok(Err(ReceiveError::Nothing)) => return,
         Ok(received) => received.map_err(Failure::from),
         Err(_) => Err(Failure::new(
@@ -27,12 +32,12 @@ pub(crate) async fn serve<L: Launcher>(mut stream: UnixStream, daemon: Arc<Share
         )),
     };
     let answered = match received {
-        Ok((request, descriptors)) => answer(&mut stream, &daemon, request, descriptors).await,
+        Ok((request, descriptors)) => answer(stream, daemon, request, descriptors).await,
         Err(failure) => Err(failure),
     };
     if let Err(failure) = answered {
         tracing::info!(code = %failure.code, reason = failure.message.as_str(), "request refused");
-        send(&mut stream, &daemon, &Reply::Error(failure)).await;
+        send(stream, daemon, &Reply::Error(failure)).await;
     }
 }
 
@@ -41,7 +46,7 @@ async fn answer<L: Launcher>(
     stream: &mut UnixStream,
     daemon: &Arc<Shared<L>>,
     request: Request,
-    descriptors: Vec<OwnedFd>,
+    descriptors: Vec<ForeignDescriptor>,
 ) -> Result<(), Failure> {
     tracing::info!(user = ?user(stream), request = kind(&request), "request");
     let reply = match (request, descriptors.into_iter().next()) {
@@ -67,7 +72,7 @@ async fn run<L: Launcher>(
     stream: &mut UnixStream,
     daemon: &Arc<Shared<L>>,
     request: RunEnclave,
-    image: OwnedFd,
+    image: ForeignDescriptor,
 ) -> Result<(), Failure> {
     let image = accept_image(image, daemon.limits.request_time).await?;
     let kvm = admission::check(&request, &image, &daemon.machine)?;
@@ -104,7 +109,7 @@ async fn run<L: Launcher>(
 
 /// Looking at a file can take for ever, if it is on a file system that somebody's process serves; the daemon does not
 /// wait longer than for the rest of a request.
-async fn accept_image(file: OwnedFd, limit: Duration) -> Result<Image, Failure> {
+async fn accept_image(file: ForeignDescriptor, limit: Duration) -> Result<Image, Failure> {
     let looking = tokio::task::spawn_blocking(|| Image::accept(file));
     match tokio::time::timeout(limit, looking).await {
         Ok(Ok(accepted)) => accepted,

@@ -17,6 +17,7 @@ use crate::admission::Machine;
 use crate::admission::topology::TopologyError;
 use crate::config::{Config, Limits};
 use crate::connection;
+use crate::foreign;
 use crate::launcher::Launcher;
 use crate::leftovers;
 use crate::registry::Registry;
@@ -155,7 +156,7 @@ async fn accept<L: Launcher>(
         // Those that have finished meanwhile no longer count.
         while connections.try_join_next().is_some() {}
         match accepted {
-            Ok((stream, _)) if connections.len() >= shared.limits.connections => refuse(&stream),
+            Ok((stream, _)) if connections.len() >= shared.limits.connections => refuse(stream),
             Ok((stream, _)) => {
                 connections.spawn(connection::serve(stream, Arc::clone(shared)));
             }
@@ -168,7 +169,7 @@ async fn accept<L: Launcher>(
 }
 
 /// Tells a client that there are too many, if that takes no waiting.
-fn refuse(stream: &UnixStream) {
+fn refuse(stream: UnixStream) {
     let failure = Failure::new(
         ErrorCode::SocketError,
         "Too many clients are connected to the daemon.",
@@ -176,4 +177,5 @@ fn refuse(stream: &UnixStream) {
     if let Ok(bytes) = frame::encode(&Reply::Error(failure)) {
         let _ = stream.try_write(&bytes);
     }
+    tokio::spawn(foreign::close(stream));
 }

@@ -69,6 +69,16 @@ impl EnclaveId {
         }
     }
 
+    /// Whether `text` is exactly what some id looks like.
+    pub fn is_one(text: &str) -> bool {
+        let Some((instance, slot)) = text.rsplit_once("-enc") else {
+            return false;
+        };
+        let printed = |slot: u64| format!("{slot:x}");
+        InstanceId::parse(instance).is_some()
+            && u64::from_str_radix(slot, 16).map(printed).as_deref() == Ok(slot)
+    }
+
     /// Whether a user who typed `text` means this enclave: only what follows the last `-enc` counts, so a bare slot
     /// works too.
     pub fn is_meant_by(&self, text: &str) -> bool {
@@ -128,6 +138,25 @@ mod tests {
     }
 
     #[test]
+    fn what_merely_resembles_an_id_is_none() {
+        assert!(EnclaveId::is_one("i-0000000000000000-enc0"));
+        for text in [
+            "",
+            "-enc1",
+            "backup-encrypted",
+            "i-0-enc",
+            "i-0-enc01",
+            "i-0-encF",
+            "i-0-enc+1",
+            "i-0-enc1-enc1",
+            "i-0-enc1 ",
+            "i-0-enc12345678123456789",
+        ] {
+            assert!(!EnclaveId::is_one(text), "{text}");
+        }
+    }
+
+    #[test]
     fn an_instance_id_is_taken_from_the_board_and_anything_else_is_not() {
         let directory = tempfile::tempdir().unwrap();
         let tag = directory.path().join("board_asset_tag");
@@ -150,6 +179,7 @@ mod tests {
         fn every_id_means_itself_and_fits_its_limit(slot: u64) {
             let id = id(slot);
             prop_assert!(id.is_meant_by(&id.to_string()));
+            prop_assert!(EnclaveId::is_one(&id.to_string()));
             prop_assert!(!id.following().is_meant_by(&id.to_string()));
             prop_assert!(id.to_string().len() <= EnclaveId::MAX_LEN);
         }

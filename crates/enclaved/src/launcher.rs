@@ -5,11 +5,13 @@
 //! supervisor is tested without KVM.
 
 use std::fmt;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use api::Failure;
 use api::vmm::{Event, LaunchSpec};
+
+use crate::foreign::ForeignDescriptor;
 
 /// Everything one launch needs.
 #[derive(Debug)]
@@ -28,7 +30,7 @@ pub struct Descriptors {
     /// `/dev/kvm`.
     pub kvm: OwnedFd,
     /// The enclave image.
-    pub eif: OwnedFd,
+    pub eif: ForeignDescriptor,
     /// The listening socket behind `vsock.sock`.
     pub vsock: OwnedFd,
     /// The directory of `vsock.sock_<port>` listeners, opened with `O_PATH`.
@@ -41,11 +43,16 @@ pub struct Descriptors {
 
 impl Descriptors {
     /// The order in which [`LaunchSpec`] documents them.
-    pub fn in_order(self) -> Vec<OwnedFd> {
-        let mut ordered = vec![self.kvm, self.eif, self.vsock, self.directory];
-        ordered.extend(self.memory);
-        ordered.extend(self.console);
-        ordered
+    pub fn in_order(&self) -> Vec<BorrowedFd<'_>> {
+        let fixed = [
+            self.kvm.as_fd(),
+            self.eif.as_fd(),
+            self.vsock.as_fd(),
+            self.directory.as_fd(),
+        ];
+        let memory = self.memory.iter().map(AsFd::as_fd);
+        let console = self.console.iter().map(AsFd::as_fd);
+        fixed.into_iter().chain(memory).chain(console).collect()
     }
 }
 
@@ -57,7 +64,8 @@ pub trait Launcher: Send + Sync + 'static {
     /// Starts one instance and tells it its specification.
     ///
     /// # Errors
-    /// E04, E05 or E11: no socket pair, no process, or it does not take its specification.
+    /// E04, E05, E19 or E11: no socket pair, no process, its id cannot be written down, or it does not take its
+    /// specification.
     fn launch(&self, launch: Launch) -> Result<Self::Instance, Failure>;
 }
 

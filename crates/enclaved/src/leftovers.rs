@@ -13,6 +13,8 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, PidfdFlags, Signal};
 
+use crate::ids::EnclaveId;
+
 const IDENTITY_FILE: &str = "vmm.process";
 
 /// How long a killed process may take to go.
@@ -33,7 +35,7 @@ pub fn note_process(directory: &Path, process_id: u32) -> io::Result<()> {
 /// If the directory cannot be read. What cannot be ended or removed is logged.
 pub fn clear(run_directory: &Path) -> io::Result<()> {
     for entry in fs::read_dir(run_directory)?.flatten() {
-        let is_enclave = entry.file_name().to_string_lossy().contains("-enc");
+        let is_enclave = entry.file_name().to_str().is_some_and(EnclaveId::is_one);
         if !is_enclave || !entry.file_type()?.is_dir() {
             continue;
         }
@@ -108,6 +110,7 @@ mod tests {
         let enclave = run.path().join("i-0-enc1");
         fs::create_dir(&enclave).unwrap();
         fs::write(run.path().join("enclaved.log"), "kept").unwrap();
+        fs::create_dir(run.path().join("backup-encrypted")).unwrap();
         let mut vmm = sleeper();
         note_process(&enclave, vmm.id()).unwrap();
 
@@ -116,6 +119,7 @@ mod tests {
         assert!(!vmm.wait().unwrap().success());
         assert!(!enclave.exists());
         assert!(run.path().join("enclaved.log").exists());
+        assert!(run.path().join("backup-encrypted").exists());
     }
 
     #[test]

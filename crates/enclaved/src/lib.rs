@@ -37,6 +37,7 @@ mod connection;
 pub mod console;
 pub mod daemon;
 mod end;
+pub mod foreign;
 pub mod heartbeat;
 pub mod ids;
 pub mod launcher;

@@ -54,7 +54,7 @@ fn serve(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         .worker_threads(WORKERS)
         .enable_all()
         .build()?;
-    runtime.block_on(async {
+    let served = runtime.block_on(async {
         let config = Config::from(arguments);
         let stop = stop_signal()?;
         let daemon = Daemon::build(&config, machine, VmmLauncher::new(vmm))?;
@@ -63,7 +63,10 @@ fn serve(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         }
         daemon.run(stop).await;
         Ok(())
-    })
+    });
+    // Nothing of the daemon's is left to do; what still closes a client's descriptor is not waited for.
+    runtime.shutdown_background();
+    served
 }
 
 /// Ready when the daemon is to stop. The handlers are in place when this returns.

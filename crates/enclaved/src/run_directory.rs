@@ -80,7 +80,8 @@ pub struct RunDirectory {
 }
 
 impl RunDirectory {
-    /// Creates `path` if it is missing and locks it. `group` is the group that may use the sockets.
+    /// Creates `path` if it is missing and locks it. `group` is the group that may use the sockets. A directory that is
+    /// there keeps its mode: who made it decides who may look in.
     ///
     /// # Errors
     /// [`RunDirectoryError`].
@@ -93,8 +94,10 @@ impl RunDirectory {
                 limit,
             });
         }
-        fs::create_dir_all(path).map_err(failed("create", path))?;
-        set_mode(path, 0o755)?;
+        if !path.is_dir() {
+            fs::create_dir_all(path).map_err(failed("create", path))?;
+            set_mode(path, 0o755)?;
+        }
         Ok(Self {
             path: path.to_owned(),
             group,
@@ -292,6 +295,18 @@ mod tests {
         assert!(error.starts_with(&expected), "{error}");
         drop(first);
         assert!(RunDirectory::open(directory.path(), None).is_ok());
+    }
+
+    #[test]
+    fn a_new_directory_is_open_to_all_and_one_that_is_there_keeps_its_mode() {
+        let parent = tempfile::tempdir().unwrap();
+        let (new, private) = (parent.path().join("new"), parent.path().join("private"));
+        fs::create_dir(&private).unwrap();
+        set_mode(&private, 0o1700).unwrap();
+
+        let _both = [&new, &private].map(|path| RunDirectory::open(path, None).unwrap());
+
+        assert_eq!((mode(&new), mode(&private)), (0o755, 0o1700));
     }
 
     #[test]

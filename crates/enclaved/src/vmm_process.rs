@@ -55,12 +55,15 @@ impl Launcher for VmmLauncher {
         if let Some(stderr) = process.child.stderr.take() {
             tokio::spawn(vmm_log::forward(stderr, launch.spec.enclave_id.clone()));
         }
-        leftovers::note_process(&launch.directory, process.process_id)
-            .and_then(|()| send(process.control.as_fd(), launch))
-            .map_err(|error| {
-                let context = "The VMM ended before it took its specification";
-                Failure::caused_by(ErrorCode::SocketError, context, &error)
-            })?;
+        leftovers::note_process(&launch.directory, process.process_id).map_err(|error| {
+            let directory = launch.directory.display();
+            let context = format!("The VMM's process id cannot be written down in {directory}");
+            Failure::caused_by(ErrorCode::FileOperation, &context, &error)
+        })?;
+        send(process.control.as_fd(), launch).map_err(|error| {
+            let context = "The VMM could not be given its specification";
+            Failure::caused_by(ErrorCode::SocketError, context, &error)
+        })?;
         Ok(process)
     }
 }
@@ -93,13 +96,13 @@ fn control_pair() -> io::Result<(OwnedFd, OwnedFd)> {
 }
 
 /// Sends the specification with its descriptors in one packet and closes the daemon's copies.
+#[expect(clippy::needless_pass_by_value, reason = "closing the copies is its task")]
 fn send(control: BorrowedFd<'_>, launch: Launch) -> io::Result<()> {
     let message = serde_json::to_vec(&launch.spec)?;
     let descriptors = launch.descriptors.in_order();
-    let borrowed: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
-    let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(borrowed.len()))];
+    let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(descriptors.len()))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
-    ancillary.push(SendAncillaryMessage::ScmRights(&borrowed));
+    ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
     let packet = [io::IoSlice::new(&message)];
     rustix::net::sendmsg(control, &packet, &mut ancillary, SendFlags::NOSIGNAL)?;
     Ok(())

@@ -1,11 +1,10 @@
 //! One client connection at the level of messages: a request with its descriptors in, replies out.
 //!
-//! The frames are those of [`api::frame`]. Everything a client sends is bounded before it is read: length, number of
-//! descriptors, and, by the caller, time.
+//! The frames are those of [`api::frame`]. Everything a client sends is bounded: length and number of descriptors here,
+//! time by the caller.
 
 use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::OwnedFd;
 
 use api::frame::{self, FrameError, HEADER_LEN, MAX_REQUEST};
 use api::{ErrorCode, Failure, Reply, Request};
@@ -14,8 +13,14 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFl
 use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 
-/// No request takes more descriptors than one; the kernel closes those beyond what is asked for.
+use crate::foreign::ForeignDescriptor;
+
+/// No request takes more descriptors than one.
 const MAX_DESCRIPTORS: usize = 1;
+
+/// The most descriptors that come at a time (`SCM_MAX_FD` of the kernel). All are received, since the kernel would close
+/// those that are not right here (see [`crate::foreign`]).
+const MOST_AT_A_TIME: usize = 253;
 
 /// Why a request could not be received.
 #[derive(Debug, thiserror::Error)]
@@ -56,7 +61,9 @@ impl From<ReceiveError> for Failure {
 ///
 /// # Errors
 /// [`ReceiveError`].
-pub(crate) async fn receive_request(stream: &UnixStream) -> Result<(Request, Vec<OwnedFd>), ReceiveError> {
+pub(crate) async fn receive_request(
+    stream: &UnixStream,
+) -> Result<(Request, Vec<ForeignDescriptor>), ReceiveError> {
     let mut descriptors = Vec::new();
     let mut header = [0; HEADER_LEN];
     match receive_exact(stream, &mut header, &mut descriptors).await {
@@ -71,7 +78,7 @@ pub(crate) async fn receive_request(stream: &UnixStream) -> Result<(Request, Vec
 async fn receive_exact(
     stream: &UnixStream,
     buffer: &mut [u8],
-    descriptors: &mut Vec<OwnedFd>,
+    descriptors: &mut Vec<ForeignDescriptor>,
 ) -> Result<(), ReceiveError> {
     let mut received = 0;
     while let Some(rest) = buffer.get_mut(received..).filter(|rest| !rest.is_empty()) {
@@ -79,7 +86,7 @@ async fn receive_exact(
             .async_io(Interest::READABLE, || receive_some(stream, rest))
             .await?;
         descriptors.extend(part.descriptors);
-        if part.has_too_many_descriptors || descriptors.len() > MAX_DESCRIPTORS {
+        if descriptors.len() > MAX_DESCRIPTORS {
             return Err(ReceiveError::TooManyDescriptors);
         }
         if part.length == 0 {
@@ -95,25 +102,27 @@ async fn receive_exact(
 
 struct Part {
     length: usize,
-    descriptors: Vec<OwnedFd>,
-    has_too_many_descriptors: bool,
+    descriptors: Vec<ForeignDescriptor>,
 }
 
 fn receive_some(stream: &UnixStream, buffer: &mut [u8]) -> io::Result<Part> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_AT_A_TIME))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let mut parts = [IoSliceMut::new(buffer)];
     let message = rustix::net::recvmsg(stream, &mut parts, &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
     let mut descriptors = Vec::new();
     for received in ancillary.drain() {
         if let RecvAncillaryMessage::ScmRights(rights) = received {
-            descriptors.extend(rights);
+            descriptors.extend(rights.map(ForeignDescriptor::from));
         }
+    }
+    if message.flags.contains(ReturnFlags::CTRUNC) {
+        // There was room for all, so this process may not open more.
+        return Err(rustix::io::Errno::MFILE.into());
     }
     Ok(Part {
         length: message.bytes,
         descriptors,
-        has_too_many_descriptors: message.flags.contains(ReturnFlags::CTRUNC),
     })
 }
 
@@ -127,7 +136,7 @@ pub(crate) async fn send_reply(stream: &mut (impl AsyncWriteExt + Unpin), reply:
 }
 
 /// Returns when the client has closed the connection. One that has only finished sending, as a pipe-like client may,
-/// is still there. Bytes after the request are thrown away.
+/// is still there. What comes after the request is thrown away.
 pub(crate) async fn hung_up(stream: &UnixStream) {
     const ASK_AGAIN: std::time::Duration = std::time::Duration::from_millis(250);
     let mut scratch = [0; 1024];
@@ -135,8 +144,8 @@ pub(crate) async fn hung_up(stream: &UnixStream) {
         if stream.readable().await.is_err() {
             return;
         }
-        match stream.try_read(&mut scratch) {
-            Ok(0) => break,
+        match stream.try_io(Interest::READABLE, || receive_some(stream, &mut scratch)) {
+            Ok(Part { length: 0, .. }) => break,
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(_) => return,

@@ -1,13 +1,19 @@
 //! The daemon's process: readiness, signals, the one-daemon rule, the background. The VMM is never run.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a failed test panics")]
 
-use std::io::{BufRead, BufReader, Read, Write};
+mod common;
+
+use std::io::{BufRead, BufReader, IoSlice, Read, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use api::{Reply, Request, frame};
+use common::lingering;
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use rustix::process::{Pid, Signal};
 
 fn enclaved(run_directory: &Path) -> Command {
@@ -47,7 +53,7 @@ fn describe(run_directory: &Path) -> Reply {
 }
 
 /// For a process that is not our child, so that its end cannot be waited for.
-fn eventually(condition: impl Fn() -> bool) {
+fn eventually(mut condition: impl FnMut() -> bool) {
     for _ in 0..2000 {
         if condition() {
             return;
@@ -103,7 +109,7 @@ fn a_second_daemon_is_refused_and_the_first_goes_on_and_a_killed_one_is_succeede
 }
 
 #[test]
-fn without_foreground_it_returns_when_clients_can_connect_and_logs_to_a_file() {
+fn without_foreground_it_returns_when_clients_can_connect_and_adds_to_its_log_file() {
     let run = tempfile::tempdir().unwrap();
 
     let returned = enclaved(run.path()).output().unwrap();
@@ -116,15 +122,47 @@ fn without_foreground_it_returns_when_clients_can_connect_and_logs_to_a_file() {
     let told = String::from_utf8(again.stderr).unwrap();
     assert!(told.contains("another enclaved (process"), "{told}");
 
-    let process: u32 = std::fs::read_to_string(run.path().join("enclaved.lock"))
-        .unwrap()
-        .trim()
-        .parse()
-        .unwrap();
-    signal(process, Signal::TERM);
-    let log = run.path().join("enclaved.log");
-    eventually(|| std::fs::read_to_string(&log).unwrap().contains("stopped"));
+    stop_in_background(run.path(), 1);
     assert!(!run.path().join("enclaved.sock").exists());
+    // The first has said that it stopped; its lock goes with its process, a moment later.
+    eventually(|| enclaved(run.path()).output().unwrap().status.success());
+    stop_in_background(run.path(), 2);
+}
+
+/// Stops the daemon of `run_directory`, whose log then tells of this many stops.
+fn stop_in_background(run_directory: &Path, stops: usize) {
+    let lock = std::fs::read_to_string(run_directory.join("enclaved.lock")).unwrap();
+    signal(lock.trim().parse().unwrap(), Signal::TERM);
+    let log = run_directory.join("enclaved.log");
+    let told = || std::fs::read_to_string(&log).unwrap().matches("stopped").count();
+    eventually(|| told() == stops);
+}
+
+#[test]
+fn a_descriptor_that_does_not_close_does_not_keep_the_daemon_from_stopping() {
+    let run = tempfile::tempdir().unwrap();
+    let (mut daemon, _log) = foreground(run.path());
+    let (slow, _never_reads) = lingering();
+    let client = UnixStream::connect(run.path().join("enclaved.sock")).unwrap();
+    let descriptors = [slow.as_fd()];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    assert!(ancillary.push(SendAncillaryMessage::ScmRights(&descriptors)));
+    let request = frame::encode(&Request::DescribeEnclaves).unwrap();
+    let request = [IoSlice::new(&request)];
+    rustix::net::sendmsg(&client, &request, &mut ancillary, SendFlags::empty()).unwrap();
+    drop(slow);
+    // The refusal: the daemon has the descriptor.
+    (&client).read_exact(&mut [0; frame::HEADER_LEN]).unwrap();
+
+    signal(daemon.id(), Signal::TERM);
+
+    let mut status = None;
+    eventually(|| {
+        status = daemon.try_wait().unwrap();
+        status.is_some()
+    });
+    assert!(status.unwrap().success());
 }
 
 #[test]

@@ -93,9 +93,11 @@ run_on_terminal() {
     echo 0 >/run/parent/stdout.bytes
     echo 0 >/run/parent/stderr.bytes
     export TERM
-    stty rows "$ROWS" cols "$COLUMNS" </dev/hvc0
+    # Kept open: a terminal forgets its size when nobody has it open.
+    exec 8<>/dev/hvc0
+    stty rows "$ROWS" cols "$COLUMNS" <&8
     echo ready >&9
-    setsid -c /parent/command </dev/hvc0 >/dev/hvc0 2>&1 9>&-
+    setsid -c /parent/command <&8 >&8 2>&1 8>&- 9>&-
     code=$?
 }
 

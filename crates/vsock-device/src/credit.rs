@@ -96,8 +96,11 @@ impl ReceiveWindow {
 
     /// Whether the guest sees little room where there is more: half the window or less. Often enough that a guest that
     /// sends all the time does not have to wait, seldom enough that updates stay few beside packets.
+    ///
+    /// A guest that has sent more than it was told it may, into room that was free, sees none.
     pub(crate) fn needs_announcement(&self) -> bool {
-        let seen = self.size - self.received.wrapping_sub(self.announced);
+        let unannounced = self.received.wrapping_sub(self.announced);
+        let seen = self.size.saturating_sub(unannounced);
         seen <= self.size / 2 && self.forwarded != self.announced
     }
 }

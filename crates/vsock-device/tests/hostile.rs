@@ -192,6 +192,28 @@ fn what_breaks_the_protocol_resets_that_connection_alone() {
     }
 }
 
+/// A guest cannot know of room that it was not told of, but it may guess. What it sends must fit the buffer, no more.
+#[test]
+fn a_guest_may_use_room_that_was_never_announced() {
+    let mut muxer = muxer();
+    let id = established(&mut muxer, 5);
+    let window = LIMITS.smallest_window;
+    for _ in 0..3 {
+        let data = Header {
+            len: window,
+            ..packet(5, 9000, Operation::ReadWrite)
+        };
+        assert_eq!(
+            muxer.guest_packet(&data, window),
+            Action::Write { id, length: window }
+        );
+        assert_eq!(muxer.delivered(id, window), Action::None);
+    }
+    let packets = take_all(&mut muxer);
+    assert_eq!(operations(&packets), [Operation::CreditUpdate]);
+    assert_eq!(packets[0].fwd_cnt, 3 * window);
+}
+
 #[test]
 fn data_after_the_end_of_data_is_a_fault() {
     let mut muxer = muxer();

@@ -50,6 +50,10 @@ impl Kernel {
         self.0.join("bzImage")
     }
 
+    pub(crate) fn vmlinux(&self) -> PathBuf {
+        self.0.join("vmlinux")
+    }
+
     pub(crate) fn config(&self) -> PathBuf {
         self.0.join("config")
     }

@@ -96,15 +96,16 @@ fn read_metadata(path: &Path) -> Result<Value, Failure> {
             format!("Cannot use the metadata file `{}`: {reason}", path.display()),
         )
     };
-    let (mut file, size) = open_regular(path).map_err(|error| failure(&error.to_string()))?;
-    if size > METADATA_LIMIT {
-        return Err(failure(&format!(
-            "it has {size} bytes; the limit is {METADATA_LIMIT}"
-        )));
-    }
+    let (file, _) = open_regular(path).map_err(|error| failure(&error.to_string()))?;
     let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes)
+    // The size a file states is no limit: those of /proc state 0, and others grow.
+    let read = file
+        .take(METADATA_LIMIT + 1)
+        .read_to_end(&mut bytes)
         .map_err(|error| failure(&error.to_string()))?;
+    if read as u64 > METADATA_LIMIT {
+        return Err(failure(&format!("it has more than {METADATA_LIMIT} bytes")));
+    }
     match serde_json::from_slice(&bytes) {
         Ok(object @ Value::Object(_)) => Ok(object),
         Ok(_) => Err(failure(

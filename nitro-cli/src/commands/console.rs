@@ -2,8 +2,9 @@
 //! reads any more.
 //!
 //! One loop moves bytes from the daemon's connection to standard output through one small buffer. It waits in
-//! `poll`, never in `read` or `write`, so that `--disconnect-timeout` holds to the second even if the console is
-//! silent or standard output is a pipe that nobody empties, and so that it sees at once when that pipe's reader is gone.
+//! `poll`, not in `read` or `write`, so that `--disconnect-timeout` holds to the second even if the console is silent or
+//! standard output is a pipe that nobody empties, and so that it sees at once when that pipe's reader is gone. Only a
+//! terminal that was stopped amid a chunk (Ctrl-S) can hold it up.
 
 use std::error::Error;
 use std::fs::File;
@@ -49,8 +50,10 @@ pub(super) fn watch(
     let greeting = format!(
         "Connecting to the console for enclave {enclave_cid}...\nSuccessfully connected to the console.\n"
     );
-    write(&mut stdout, greeting.as_bytes())?;
-    copy(&daemon.into_stream(), &mut stdout, deadline)
+    match show(&mut stdout, greeting.as_bytes(), deadline)? {
+        Wait::Ready => copy(&daemon.into_stream(), &mut stdout, deadline),
+        Wait::TimeIsUp => Ok(()),
+    }
 }
 
 /// Moves bytes until the end of the stream or the deadline.
@@ -70,11 +73,28 @@ fn copy(mut console: &UnixStream, stdout: &mut File, deadline: Option<Instant>) 
             Err(error) if error.kind() == ErrorKind::Interrupted => continue,
             Err(error) => return Err(read_error("The connection to the console broke", &error)),
         };
-        if wait(&mut [PollFd::new(&*stdout, PollFlags::OUT)], deadline)? == Wait::TimeIsUp {
+        if show(stdout, chunk.get(..length).unwrap_or_default(), deadline)? == Wait::TimeIsUp {
             return Ok(());
         }
-        write(stdout, chunk.get(..length).unwrap_or_default())?;
     }
+}
+
+/// Writes `bytes` as standard output takes them, which may be few at a time if it does not block.
+fn show(stdout: &mut File, bytes: &[u8], deadline: Option<Instant>) -> Result<Wait, CommandError> {
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        if wait(&mut [PollFd::new(&*stdout, PollFlags::OUT)], deadline)? == Wait::TimeIsUp {
+            return Ok(Wait::TimeIsUp);
+        }
+        let written = match stdout.write(rest) {
+            Ok(0) => Err(ErrorKind::WriteZero.into()),
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Ok(0),
+            written => written,
+        };
+        let written = written.map_err(|error| output::write_error(ErrorCode::ConsoleWriteOutput, &error))?;
+        rest = rest.get(written..).unwrap_or_default();
+    }
+    Ok(Wait::Ready)
 }
 
 /// What ended a wait.
@@ -113,10 +133,4 @@ fn wait(descriptors: &mut [PollFd<'_>], deadline: Option<Instant>) -> Result<Wai
 
 fn read_error(context: &str, error: &(dyn Error + 'static)) -> CommandError {
     Failure::caused_by(ErrorCode::ConsoleRead, context, error).into()
-}
-
-fn write(stdout: &mut File, bytes: &[u8]) -> Result<(), CommandError> {
-    stdout
-        .write_all(bytes)
-        .map_err(|error| output::write_error(ErrorCode::ConsoleWriteOutput, &error))
 }

@@ -218,13 +218,16 @@ fn metadata_that_describe_eif_could_not_print_is_refused() {
     let files = [
         ("array.json", "[1]", "JSON object"),
         ("junk.json", "{", "not JSON"),
-        ("long.json", &long, "limit is 4096"),
+        ("long.json", &long, "more than 4096 bytes"),
     ];
     for (name, contents, _) in files {
         fs::write(directory.path().join(name), contents).unwrap();
     }
-    let missing = ("missing.json", "", "No such file");
-    for (name, _, reason) in files.into_iter().chain([missing]) {
+    let elsewhere = [
+        ("missing.json", "", "No such file"),
+        ("/proc/self/smaps", "", "more than 4096 bytes"),
+    ];
+    for (name, _, reason) in files.into_iter().chain(elsewhere) {
         let finished = build(directory.path(), "hello", &["--metadata", name]).run();
 
         finished.assert_failed(48, &["E48"]);

@@ -1,11 +1,14 @@
 //! The console: raw bytes until the end, the time limit, or nobody reads.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{Read, Write, pipe};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use api::{Reply, Request, Selector};
+use rustix::fs::{Mode, OFlags};
+use rustix::pty::OpenptFlags;
+use rustix::termios::OptionalActions;
 
 use crate::fake_daemon::{FakeDaemon, Scene, send};
 use crate::program::{Finished, Program};
@@ -62,6 +65,37 @@ fn bytes_come_out_as_they_are_until_the_end() {
         daemon.finish_one().request,
         Request::Console(Selector::Id("i-1-enc2".into()))
     );
+}
+
+/// A terminal: the end that shows, and the end that programs write to.
+fn terminal() -> (File, File) {
+    let shown = rustix::pty::openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    rustix::pty::unlockpt(&shown).unwrap();
+    let name = rustix::pty::ptsname(&shown, Vec::new()).unwrap();
+    let written = rustix::fs::open(&name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).unwrap();
+    let mut raw = rustix::termios::tcgetattr(&written).unwrap();
+    raw.make_raw();
+    rustix::termios::tcsetattr(&written, OptionalActions::Now, &raw).unwrap();
+    (shown.into(), written.into())
+}
+
+/// Another program that shares a terminal may have made it non-blocking.
+#[test]
+fn a_terminal_that_takes_only_some_bytes_at_a_time_gets_all() {
+    const LENGTH: usize = 300_000;
+    let daemon = attached(|mut stream| stream.write_all(&vec![b'x'; LENGTH]).unwrap());
+    let (mut shown, written) = terminal();
+    rustix::io::ioctl_fionbio(&written, true).unwrap();
+
+    let child = console(&[]).daemon(&daemon).stdout(written).spawn();
+    let mut printed = Vec::new();
+    // EIO says that nobody has the other end open any more.
+    assert!(shown.read_to_end(&mut printed).is_err());
+    let finished = Finished::wait_for(child);
+
+    assert_eq!((finished.code, finished.stderr.as_str()), (0, ""));
+    assert_eq!(printed.len(), GREETING.len() + LENGTH);
+    daemon.finish();
 }
 
 #[test]

@@ -39,8 +39,8 @@ fn a_daemon_that_is_not_running_is_said_with_how_to_start_it() {
             finished.assert_says(&[
                 "The enclaved daemon is not running: nothing listens on `",
                 socket.to_str().unwrap(),
-                "`sudo systemctl start enclaved`",
                 "`sudo enclaved`",
+                "`sudo systemctl start enclaved`",
             ]);
         }
     }
@@ -85,7 +85,8 @@ fn a_daemon_that_dies_before_or_amid_its_answer_is_noticed() {
         finished.assert_failed(39, &["E39"]);
         finished.assert_says(&[
             "ended the connection before it had answered",
-            "journalctl -u enclaved",
+            "`enclaved.log` beside its socket",
+            "`journalctl -u enclaved`",
         ]);
     }
     let after_progress = describe(Scene::replies(vec![Reply::Progress("Working...".into())]));

@@ -87,7 +87,8 @@ fn carry_out(order: Order) -> io::Result<String> {
             connections,
             bytes,
         } => {
-            stream::exchange_at_once(connections, u64::from(to.port), bytes, || connect(to))?;
+            let streams = stream::open(connections, || connect(to))?;
+            stream::exchange_at_once(streams, u64::from(to.port), bytes)?;
             Ok("exchanged".into())
         }
         Order::HalfClose { to } => {

@@ -6,6 +6,8 @@
 
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
+#[cfg(all(test, target_arch = "x86_64"))]
+pub(crate) use x86_64::kernel_images;
 #[cfg(target_arch = "x86_64")]
 pub use x86_64::{
     BootData, BootError, EIF_ARCH, KernelError, KernelPlan, PROBE_ANSWER, PROBE_CODE, PROBE_PORT, Segment,

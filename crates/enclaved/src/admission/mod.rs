@@ -18,8 +18,9 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use api::{ErrorCode, Failure, RunEnclave};
-use rustix::fs::OFlags;
+use rustix::fs::{FileType, OFlags};
 
+use crate::foreign::ForeignDescriptor;
 use crate::ids::{EnclaveId, InstanceId};
 use cpus::{CpuGrant, CpuPool};
 use memory::{GuestMemory, Hugepages, MemorySource};
@@ -67,7 +68,7 @@ impl fmt::Debug for Machine {
 #[derive(Debug)]
 pub struct Image {
     /// Opened for reading by the client, with the client's rights.
-    pub file: OwnedFd,
+    pub file: ForeignDescriptor,
     /// Its size in bytes when it was admitted; the VMM measures what it reads.
     pub size: u64,
 }
@@ -77,24 +78,22 @@ impl Image {
     ///
     /// # Errors
     /// E35.
-    pub fn accept(file: OwnedFd) -> Result<Self, Failure> {
+    pub fn accept(file: ForeignDescriptor) -> Result<Self, Failure> {
         let unreadable = |why: &str| Failure::new(ErrorCode::EifParsing, format!("The enclave image {why}."));
-        let flags = rustix::fs::fcntl_getfl(&file).map_err(|error| {
+        let unusable = |error: rustix::io::Errno| {
             Failure::caused_by(ErrorCode::EifParsing, "The enclave image is unusable", &error)
-        })?;
+        };
+        let flags = rustix::fs::fcntl_getfl(&file).map_err(unusable)?;
         if flags.contains(OFlags::PATH) || flags & OFlags::RWMODE == OFlags::WRONLY {
             return Err(unreadable("is not open for reading"));
         }
-        let file = File::from(file);
-        let metadata = file.metadata().map_err(|error| {
-            Failure::caused_by(ErrorCode::EifParsing, "The enclave image is unusable", &error)
-        })?;
-        if !metadata.is_file() {
+        let metadata = rustix::fs::fstat(&file).map_err(unusable)?;
+        if !FileType::from_raw_mode(metadata.st_mode).is_file() {
             return Err(unreadable("is not a regular file"));
         }
         Ok(Self {
-            size: metadata.len(),
-            file: file.into(),
+            size: u64::try_from(metadata.st_size).unwrap_or_default(),
+            file,
         })
     }
 }
@@ -121,8 +120,9 @@ fn open_kvm(path: &Path) -> Result<OwnedFd, Failure> {
             std::io::ErrorKind::PermissionDenied => "Run the daemon as root.",
             _ => "Look into the kernel's log (dmesg) for lines about kvm.",
         };
-        let context = format!("{remedy} KVM is needed to run enclaves, but opening {} failed", path.display());
-        Failure::caused_by(ErrorCode::FileOperation, &context, &error)
+        let path = path.display();
+        let message = format!("KVM is needed to run enclaves, but opening {path} failed: {error}. {remedy}");
+        Failure::new(ErrorCode::FileOperation, message)
     })
 }
 
@@ -246,7 +246,7 @@ mod tests {
     fn image(size: u64) -> Image {
         let file = tempfile::tempfile().unwrap();
         file.set_len(size).unwrap();
-        Image::accept(file.into()).unwrap()
+        Image::accept(OwnedFd::from(file).into()).unwrap()
     }
 
     #[test]
@@ -297,7 +297,10 @@ mod tests {
         let device = File::open("/dev/zero").unwrap();
 
         for descriptor in [socket.into(), write_only.into(), path_only, device.into()] {
-            assert_eq!(Image::accept(descriptor).unwrap_err().code, ErrorCode::EifParsing);
+            assert_eq!(
+                Image::accept(OwnedFd::into(descriptor)).unwrap_err().code,
+                ErrorCode::EifParsing
+            );
         }
         assert_eq!(image(77).size, 77);
     }

@@ -31,7 +31,7 @@ fn launch(directory: &Path) -> Launch {
         },
         descriptors: Descriptors {
             kvm: numbered(0),
-            eif: numbered(1),
+            eif: numbered(1).into(),
             vsock: numbered(2),
             directory: numbered(3),
             memory: vec![numbered(4), numbered(5)],
@@ -181,4 +181,18 @@ async fn a_vmm_that_ends_at_once_or_is_not_there_is_reported() {
         "{}",
         failure.message
     );
+}
+
+#[tokio::test]
+async fn a_vmm_that_could_not_be_found_again_is_not_run() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::create_dir(directory.path().join("vmm.process")).unwrap();
+
+    let failure = VmmLauncher::new("/bin/cat".into())
+        .launch(launch(directory.path()))
+        .unwrap_err();
+
+    assert_eq!(failure.code, ErrorCode::FileOperation);
+    let place = directory.path().to_str().unwrap();
+    assert!(failure.message.contains(place), "{}", failure.message);
 }

@@ -1,5 +1,6 @@
 //! Every way an enclave can go, from run-enclave to its end, with scripted guests.
 
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use crate::support::{Guest, Parent, by_name, debug_request, measurements, request, soon};
@@ -74,7 +75,7 @@ async fn the_vmm_is_told_and_given_what_the_protocol_says() {
     let descriptors = guest.descriptors.as_ref().unwrap();
     assert_eq!(descriptors.memory.len(), guest.spec.memory.len());
     assert!(descriptors.console.is_some());
-    let image = std::fs::File::from(descriptors.eif.try_clone().unwrap());
+    let image = std::fs::File::from(descriptors.eif.as_fd().try_clone_to_owned().unwrap());
     assert_eq!(image.metadata().unwrap().len(), 1 << 20);
     assert!(guest.directory.join("vsock.sock").exists());
     drop(client);

@@ -6,6 +6,8 @@
     reason = "a failed test panics"
 )]
 
+#[path = "../common/mod.rs"]
+mod common;
 mod consoles;
 mod lifecycle;
 mod protocol;

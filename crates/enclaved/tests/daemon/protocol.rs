@@ -1,9 +1,11 @@
 //! What clients may do wrong, over the real socket.
 
+use std::net::TcpStream;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use crate::support::{Parent, request};
+use crate::common::lingering;
+use crate::support::{Client, Parent, request};
 use api::frame::{self, MAX_REQUEST};
 use api::{CpuSelection, ErrorCode, Reply, Request};
 
@@ -190,4 +192,49 @@ async fn a_client_that_says_nothing_gets_nothing() {
     client.finish_sending();
 
     assert_eq!(client.replies().await, []);
+}
+
+/// How a client gets a descriptor to the daemon.
+type Way = fn(&mut Client, &TcpStream);
+
+#[tokio::test]
+async fn a_descriptor_that_does_not_close_holds_up_only_its_own_client() {
+    let ways: [Way; 6] = [
+        |client, slow| client.send_with(&describe_frame(), &[slow.as_fd()]),
+        |client, slow| client.send_with(&run_frame(), &[slow.as_fd()]),
+        |client, slow| client.send_with(&run_frame(), &[slow.as_fd(); 8]),
+        |client, slow| client.send_with(&run_frame()[..10], &[slow.as_fd()]),
+        |client, slow| {
+            client.send_with(&describe_frame(), &[]);
+            client.send_with(b"unasked", &[slow.as_fd()]);
+        },
+        |client, slow| {
+            client.run(request("hello", 2));
+            client.send_with(b"unasked", &[slow.as_fd()]);
+        },
+    ];
+    for way in ways {
+        let parent = Parent::start_with(|config| config.limits.request_time = Duration::from_millis(100));
+        let (slow, never_reads) = lingering();
+        let mut client = parent.client();
+        way(&mut client, &slow);
+        drop(slow);
+        client.finish_sending();
+
+        // Twice: by the second time the first client's time is up and its descriptor let go.
+        for _ in 0..2 {
+            assert_eq!(parent.describe().await, []);
+            tokio::time::sleep(Duration::from_millis(150)).await;
+        }
+
+        drop(never_reads);
+    }
+}
+
+fn describe_frame() -> Vec<u8> {
+    frame::encode(&Request::DescribeEnclaves).unwrap()
+}
+
+fn run_frame() -> Vec<u8> {
+    frame::encode(&Request::RunEnclave(request("hello", 2))).unwrap()
 }

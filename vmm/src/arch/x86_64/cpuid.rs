@@ -30,28 +30,36 @@ fn bits_for(count: u8) -> u32 {
 
 const LEAF_TOPOLOGY: u32 = 0xb;
 const LEAF_TOPOLOGY_V2: u32 = 0x1f;
+const LEAF_TOPOLOGY_AMD: u32 = 0x8000_0026;
 const LEVEL_THREAD: u32 = 1 << 8;
 const LEVEL_CORE: u32 = 2 << 8;
 
 const ECX_VMX: u32 = 1 << 5;
+const ECX_PDCM: u32 = 1 << 15;
 const ECX_X2APIC: u32 = 1 << 21;
 const ECX_TSC_DEADLINE: u32 = 1 << 24;
 const ECX_HYPERVISOR: u32 = 1 << 31;
 const EDX_HTT: u32 = 1 << 28;
 const AMD_ECX_CMP_LEGACY: u32 = 1 << 1;
 const AMD_ECX_SVM: u32 = 1 << 2;
+const AMD_ECX_PERFCTR_CORE: u32 = 1 << 23;
 
 /// The entries that no vCPU's number changes: filtered once, then completed per vCPU by [`for_vcpu`].
 pub(super) fn filtered(supported: &CpuId, tsc_deadline: bool) -> Vec<kvm_cpuid_entry2> {
     let kept = supported.as_slice().iter();
-    let kept = kept.filter(|entry| !matches!(entry.function, LEAF_TOPOLOGY | LEAF_TOPOLOGY_V2));
+    let kept = kept.filter(|entry| {
+        !matches!(
+            entry.function,
+            LEAF_TOPOLOGY | LEAF_TOPOLOGY_V2 | LEAF_TOPOLOGY_AMD
+        )
+    });
     kept.map(|entry| filter_entry(*entry, tsc_deadline)).collect()
 }
 
 fn filter_entry(mut entry: kvm_cpuid_entry2, tsc_deadline: bool) -> kvm_cpuid_entry2 {
     match entry.function {
         0x1 => {
-            entry.ecx &= !ECX_VMX;
+            entry.ecx &= !(ECX_VMX | ECX_PDCM);
             entry.ecx |= ECX_HYPERVISOR | ECX_X2APIC;
             if tsc_deadline {
                 entry.ecx |= ECX_TSC_DEADLINE;
@@ -59,7 +67,7 @@ fn filter_entry(mut entry: kvm_cpuid_entry2, tsc_deadline: bool) -> kvm_cpuid_en
         }
         // Nothing of performance counters (Intel 0xa, AMD 0x8000_0022), nested virtualisation, memory encryption.
         0xa | 0x8000_0022 | 0x8000_000a | 0x8000_001f => clear(&mut entry),
-        0x8000_0001 => entry.ecx &= !AMD_ECX_SVM,
+        0x8000_0001 => entry.ecx &= !(AMD_ECX_SVM | AMD_ECX_PERFCTR_CORE),
         _ => {}
     }
     entry
@@ -85,9 +93,7 @@ fn number(mut entry: kvm_cpuid_entry2, vcpu: u8, topology: Topology) -> kvm_cpui
     match entry.function {
         0x1 => {
             entry.ebx = (entry.ebx & 0x0000_ffff) | (vcpus << 16) | (u32::from(vcpu) << 24);
-            if vcpus > 1 {
-                entry.edx |= EDX_HTT;
-            }
+            set(&mut entry.edx, EDX_HTT, vcpus > 1);
         }
         // Intel caches: sharing threads in bits 25:14 (first two levels per core, the third by all), cores in 31:26.
         0x4 if entry.eax & 0x1f != 0 => {
@@ -96,7 +102,7 @@ fn number(mut entry: kvm_cpuid_entry2, vcpu: u8, topology: Topology) -> kvm_cpui
             let cores = (vcpus / threads.max(1)).clamp(1, 64);
             entry.eax = (entry.eax & 0x3fff) | ((sharing - 1) << 14) | ((cores - 1) << 26);
         }
-        0x8000_0001 if vcpus > 1 => entry.ecx |= AMD_ECX_CMP_LEGACY,
+        0x8000_0001 => set(&mut entry.ecx, AMD_ECX_CMP_LEGACY, vcpus > 1),
         0x8000_0008 => entry.ecx = (entry.ecx & !0xf0ff) | (vcpus - 1) | (topology.package_bits() << 12),
         // AMD caches, as leaf 4.
         0x8000_001d if entry.eax & 0x1f != 0 => {
@@ -113,6 +119,11 @@ fn number(mut entry: kvm_cpuid_entry2, vcpu: u8, topology: Topology) -> kvm_cpui
         _ => {}
     }
     entry
+}
+
+/// Sets or clears `bit`, whatever the host has there.
+fn set(register: &mut u32, bit: u32, to: bool) {
+    *register = if to { *register | bit } else { *register & !bit };
 }
 
 /// Leaf 0xb: threads, cores and the end mark.
@@ -168,10 +179,11 @@ mod tests {
 
         let entries = filtered(&supported, false);
 
-        assert_eq!(leaf(&entries, 1, 0).ecx & ECX_VMX, 0);
+        assert_eq!(leaf(&entries, 1, 0).ecx & (ECX_VMX | ECX_PDCM), 0);
         assert_ne!(leaf(&entries, 1, 0).ecx & ECX_HYPERVISOR, 0);
         assert_eq!(leaf(&entries, 0xa, 0).eax, 0);
         assert_eq!(leaf(&entries, 0x8000_0001, 0).ecx & AMD_ECX_SVM, 0);
+        assert_eq!(leaf(&entries, 0x8000_0001, 0).ecx & AMD_ECX_PERFCTR_CORE, 0);
         assert_eq!(leaf(&entries, 0x8000_000a, 0).edx, 0);
     }
 
@@ -181,7 +193,8 @@ mod tests {
             vcpus: 4,
             threads_per_core: 2,
         };
-        let supported = CpuId::from_entries(&[entry(1), entry(0xb), entry(0x8000_001e)]).unwrap();
+        let host = [entry(1), entry(0xb), entry(0x8000_001e), entry(LEAF_TOPOLOGY_AMD)];
+        let supported = CpuId::from_entries(&host).unwrap();
 
         let entries = for_vcpu(&filtered(&supported, true), 3, topology);
 
@@ -193,6 +206,7 @@ mod tests {
         assert_eq!(leaf(&entries, 0xb, 1).edx, 3);
         assert_eq!(leaf(&entries, 0x8000_001e, 0).ebx, 0x0101);
         assert_eq!(entries.iter().filter(|entry| entry.function == 0xb).count(), 3);
+        assert!(entries.iter().all(|entry| entry.function != LEAF_TOPOLOGY_AMD));
     }
 
     #[test]
@@ -201,15 +215,12 @@ mod tests {
             vcpus: 1,
             threads_per_core: 1,
         };
-        let supported = CpuId::from_entries(&[kvm_cpuid_entry2 {
-            function: 1,
-            ..Default::default()
-        }])
-        .unwrap();
+        let supported = CpuId::from_entries(&[entry(1), entry(0x8000_0001)]).unwrap();
 
         let entries = for_vcpu(&filtered(&supported, false), 0, topology);
 
         assert_eq!(leaf(&entries, 1, 0).edx & EDX_HTT, 0);
+        assert_eq!(leaf(&entries, 0x8000_0001, 0).ecx & AMD_ECX_CMP_LEGACY, 0);
         assert_eq!(leaf(&entries, 0xb, 1).eax, 0);
     }
 }

@@ -13,6 +13,8 @@ use kvm_ioctls::{Cap, Kvm, VcpuFd, VmFd};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 use cpuid::Topology;
+#[cfg(test)]
+pub(crate) use kernel::tests as kernel_images;
 pub use kernel::{KernelError, KernelPlan, Segment};
 
 /// The architecture an EIF must be for.
@@ -35,9 +37,9 @@ pub enum BootError {
     /// A boot structure lies outside of guest memory.
     #[error("boot data do not fit into guest memory")]
     Memory(#[from] vm_memory::GuestMemoryError),
-    /// More than the interrupt controllers can address.
-    #[error("{0} vCPUs are more than the {max} of this machine", max = mp_table::MAX_VCPUS)]
-    TooManyVcpus(usize),
+    /// None, or more than the interrupt controllers can address.
+    #[error("{0} vCPUs are not possible: this machine has 1 to {max}", max = mp_table::MAX_VCPUS)]
+    VcpuCount(usize),
 }
 
 impl BootError {
@@ -86,8 +88,8 @@ pub fn create_interrupt_controllers(vm: &VmFd) -> Result<(), BootError> {
 pub fn write_boot_data(memory: &GuestMemoryMmap, data: &BootData<'_>) -> Result<(), BootError> {
     let vcpus = u8::try_from(data.vcpus)
         .ok()
-        .filter(|vcpus| *vcpus <= mp_table::MAX_VCPUS);
-    let vcpus = vcpus.ok_or(BootError::TooManyVcpus(data.vcpus))?;
+        .filter(|vcpus| (1..=mp_table::MAX_VCPUS).contains(vcpus));
+    let vcpus = vcpus.ok_or(BootError::VcpuCount(data.vcpus))?;
     memory.write_slice(
         &zero_page::build(data.kernel, data.ram, data.initrd),
         GuestAddress(layout::ZERO_PAGE),
@@ -108,7 +110,7 @@ pub fn configure_vcpus(
         .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
         .map_err(BootError::kvm("KVM_GET_SUPPORTED_CPUID"))?;
     let common = cpuid::filtered(&supported, kvm.check_extension(Cap::TscDeadlineTimer));
-    let count = u8::try_from(vcpus.len()).map_err(|_| BootError::TooManyVcpus(vcpus.len()))?;
+    let count = u8::try_from(vcpus.len()).map_err(|_| BootError::VcpuCount(vcpus.len()))?;
     let topology = Topology {
         vcpus: count,
         threads_per_core: threads_per_core.max(1),
@@ -126,18 +128,19 @@ pub fn configure_vcpus(
         .map_or(Ok(()), |bootstrap| registers::set(bootstrap, entry))
 }
 
-/// Whether nothing but a reset can make this vCPU run again: it waits for a start-up IPI or is halted, and maskable
-/// interrupts are off. Meaningful only while the vCPU is not running.
+/// Whether nothing but another vCPU can make this one run again: it waits for a start-up IPI, or is halted with maskable
+/// interrupts off. To be asked by the thread of the vCPU, outside of `KVM_RUN`.
 pub fn halted_for_ever(vcpu: &VcpuFd) -> bool {
     const INTERRUPTS_ON: u64 = 1 << 9;
     let Ok(state) = vcpu.get_mp_state() else {
         return false;
     };
     match state.mp_state {
-        kvm_bindings::KVM_MP_STATE_UNINITIALIZED => true,
-        kvm_bindings::KVM_MP_STATE_HALTED => vcpu
-            .get_regs()
-            .is_ok_and(|registers| registers.rflags & INTERRUPTS_ON == 0),
+        kvm_bindings::KVM_MP_STATE_UNINITIALIZED | kvm_bindings::KVM_MP_STATE_INIT_RECEIVED => true,
+        kvm_bindings::KVM_MP_STATE_HALTED => {
+            let interrupts_off = vcpu.get_regs().is_ok_and(|regs| regs.rflags & INTERRUPTS_ON == 0);
+            interrupts_off && vcpu.get_vcpu_events().is_ok_and(|events| events.nmi.pending == 0)
+        }
         _ => false,
     }
 }

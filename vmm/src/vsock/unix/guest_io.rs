@@ -34,20 +34,35 @@ pub(super) fn send(socket: BorrowedFd<'_>, parts: &[GuestSlice<'_>], limit: usiz
     })
 }
 
-/// Receives at most `limit` bytes from `socket` into `parts`, in order, without waiting. Returns how many came; zero is the
-/// end of the stream, if `limit` and `parts` have room for any.
+/// What came out of a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Received {
+    /// How many bytes. Zero is the end of the stream.
+    pub(super) bytes: usize,
+    /// The peer has sent descriptors along. They are dropped, but the read ended with them: there may be more to read, and
+    /// no event will say so.
+    pub(super) cut: bool,
+}
+
+/// Receives at most `limit` bytes from `socket` into `parts`, in order, without waiting. Both must have room for one.
 ///
 /// # Errors
 ///
 /// [`io::ErrorKind::WouldBlock`] if there is nothing to receive; whatever else recvmsg says.
-pub(super) fn receive(socket: BorrowedFd<'_>, parts: &[GuestSlice<'_>], limit: usize) -> io::Result<usize> {
+pub(super) fn receive(
+    socket: BorrowedFd<'_>,
+    parts: &[GuestSlice<'_>],
+    limit: usize,
+) -> io::Result<Received> {
     let mut vectors = vectors(parts, limit);
     let mut message = message(&mut vectors);
-    retry_interrupted(|| {
+    let bytes = retry_interrupted(|| {
         // SAFETY: the descriptor is open while it is borrowed; every vector lies in guest memory, which stays mapped while
         // `parts` borrows it, and which nothing in this process refers to by a Rust reference.
         unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_DONTWAIT) }
-    })
+    })?;
+    let cut = message.msg_flags & libc::MSG_CTRUNC != 0;
+    Ok(Received { bytes, cut })
 }
 
 /// Addresses and lengths of the first `limit` bytes of `parts`.
@@ -124,7 +139,8 @@ mod tests {
         assert_eq!(&received, b"abefc");
 
         theirs.write_all(b"uvwxyz").unwrap();
-        assert_eq!(receive(ours.as_fd(), &parts, 3).unwrap(), 3);
+        let received = receive(ours.as_fd(), &parts, 3).unwrap();
+        assert_eq!(received, Received { bytes: 3, cut: false });
         let mut stored = [0; 6];
         memory.read_slice(&mut stored, GuestAddress(0)).unwrap();
         assert_eq!(&stored, b"uvcdwf");

@@ -13,6 +13,7 @@ use vsock_device::{Action, ConnectionId, Direction, Header, Limits, Muxer, Outgo
 use super::Endpoints;
 use super::client::{Clients, Line};
 use super::connector::{Connector, Outcome};
+use super::guest_io::Received;
 use super::poller::{Poller, StreamTag, Token};
 use super::stream::HostStream;
 
@@ -102,7 +103,7 @@ impl Host {
             return 0;
         };
         let action = match stream.read(parts, limit) {
-            Ok(0) => {
+            Ok(Received { bytes: 0, .. }) => {
                 stream.reading_ended = true;
                 if stream.hung_up {
                     self.muxer.closed_by_host(id, self.now)
@@ -110,12 +111,12 @@ impl Host {
                     self.muxer.ended_by_host(id, Direction::FromHost, self.now)
                 }
             }
-            Ok(read) => {
+            Ok(Received { bytes, cut }) => {
                 // The socket is empty now; when it is not, there will be an event. Unless that was its last.
-                if read < limit && !stream.peer_ended {
+                if bytes < limit && !cut && !stream.peer_ended {
                     self.muxer.readable(id, false);
                 }
-                return read;
+                return bytes;
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 self.muxer.readable(id, false);

@@ -61,6 +61,7 @@ use vmm_sys_util::epoll::EpollEvent;
 use self::active::Active;
 use self::poller::{BATCH, Poller};
 use super::{ConfigSpace, QUEUE_SIZES, VIRTIO_ID_VSOCK};
+use crate::log;
 
 /// Lines about faults of the guest or the host that one device writes to standard error. A guest can cause any number.
 const MOST_COMPLAINTS: u32 = 16;
@@ -235,7 +236,7 @@ impl Complaints {
             .left
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
         if left.is_ok() {
-            eprintln!("{line}");
+            log::line(line);
         }
     }
 }

@@ -7,7 +7,7 @@ use rustix::net::{SendFlags, Shutdown, send};
 use virtio::GuestSlice;
 use vsock_device::{ConnectionId, Direction};
 
-use super::guest_io;
+use super::guest_io::{self, Received};
 use super::poller::{Poller, StreamTag, Token};
 
 /// A host stream. Dropping it closes the socket.
@@ -130,7 +130,7 @@ impl HostStream {
     }
 
     /// Reads at most `limit` bytes into guest memory.
-    pub(super) fn read(&self, parts: &[GuestSlice<'_>], limit: usize) -> io::Result<usize> {
+    pub(super) fn read(&self, parts: &[GuestSlice<'_>], limit: usize) -> io::Result<Received> {
         guest_io::receive(self.socket.as_fd(), parts, limit)
     }
 

@@ -4,8 +4,10 @@
 mod driver;
 mod guest;
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, IoSlice, Read, Write};
+use std::mem::MaybeUninit;
 use std::net::Shutdown;
+use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::Arc;
@@ -14,6 +16,7 @@ use std::thread::{self, JoinHandle};
 
 use event_manager::EventManager;
 use proptest::prelude::*;
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use tempfile::TempDir;
 use vsock_device::{HOST_CID, Header, Operation, PARENT_CID, SOCKET_STREAM, ShutdownFlags};
 
@@ -437,6 +440,28 @@ fn without_receive_buffers_the_device_sleeps_and_then_goes_on() {
     });
     assert!(all == payload);
     drop(join(&mut guest, writer));
+}
+
+/// A read ends where descriptors were sent along, though there is more to read.
+#[test]
+fn descriptors_sent_along_are_dropped_and_hold_nothing_up() {
+    let directory = directory();
+    let listener = listen(directory.path(), 9000);
+    let mut guest = Guest::new(directory.path());
+    let ports = (1024, 9000);
+    let mut stream = connected(&mut guest, &listener, ports);
+    guest.settle();
+    let descriptors = [stream.as_fd()];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    assert!(ancillary.push(SendAncillaryMessage::ScmRights(&descriptors)));
+
+    let first = [IoSlice::new(b"first ")];
+    sendmsg(&stream, &first, &mut ancillary, SendFlags::empty()).unwrap();
+    stream.write_all(b"second").unwrap();
+    guest.settle();
+
+    assert_eq!(guest.read(ports), b"first second");
 }
 
 #[test]

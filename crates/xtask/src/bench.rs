@@ -1,0 +1,89 @@
+//! `cargo xtask bench boot`: how an enclave starts, measured by the program `boot-bench` inside one parent instance.
+//!
+//! That parent has one processor and its virtual time counts instructions, so the figures repeat on a busy host; what a
+//! real processor makes of an instruction is not in them. The machine is that of the reference figures: an enclave of
+//! 256 MiB and one vCPU.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use parent_instance::{Config, ParentInstance, Session};
+
+use crate::cargo;
+use crate::error::Error;
+use crate::hello::BUSYBOX;
+use crate::kernels::{self, Kind};
+use crate::parent::{self, file};
+use crate::programs;
+use crate::steps::Steps;
+use crate::workspace::Workspace;
+use crate::{apt, process};
+
+/// Package and program that measures.
+const BENCH: &str = "boot-bench";
+
+/// Memory of the enclave in MiB; as many hugepages of 2 MiB as that takes are reserved.
+const ENCLAVE_MEMORY: u64 = 256;
+
+/// Far more than it takes on a busy host.
+const TIME_LIMIT: Duration = Duration::from_hours(1);
+
+/// `cargo xtask bench`.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// How an enclave starts: time, memory and system calls of the VMM, with either form of the kernel
+    Boot {
+        /// How often each figure is measured
+        #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+        runs: u32,
+    },
+}
+
+/// Measures and prints a table.
+pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<ExitCode, Error> {
+    let What::Boot { runs } = arguments.what;
+    let mut steps = Steps::new(6);
+    steps.quiet("Debian packages", || apt::install(workspace))?;
+    let programs = steps.quiet("programs", || programs::built(workspace))?;
+    let bench = steps.quiet("boot-bench", || built(workspace))?;
+    let enclave = steps.quiet(Kind::Enclave.label(), || kernels::built(workspace, Kind::Enclave))?;
+    let parent = steps.quiet(Kind::Parent.label(), || kernels::built(workspace, Kind::Parent))?;
+    let config = Config {
+        cpus: 1,
+        hugepages_2m: ENCLAVE_MEMORY / 2,
+        icount: true,
+        time_limit: TIME_LIMIT,
+        files: vec![
+            file(&programs.enclave_vmm, "/usr/bin/enclave-vmm"),
+            file(&bench, "/usr/bin/boot-bench"),
+            file(&enclave.bzimage(), "/root/bzImage"),
+            file(&enclave.vmlinux(), "/root/vmlinux"),
+        ],
+        ..Config::new(parent.bzimage(), BUSYBOX.into(), workspace.cache().join("debian"))
+    };
+    steps.announce("measuring, in a parent instance whose time counts instructions");
+    let command = format!("{BENCH} run --runs {runs} --memory {ENCLAVE_MEMORY} bzImage vmlinux");
+    let session = Session::Command(command.split(' ').map(str::to_owned).collect());
+    Ok(parent::finish(&ParentInstance::prepare(config)?.run(&session)?))
+}
+
+fn built(workspace: &Workspace) -> Result<PathBuf, Error> {
+    let mut build = cargo::cargo(workspace, "build");
+    cargo::release_static(&mut build)
+        .args(["--message-format", "json-render-diagnostics"])
+        .args(["--package", BENCH]);
+    let messages = process::captured(&mut build, &workspace.log(BENCH))?;
+    cargo::executables(&messages)
+        .into_iter()
+        .find(|executable| executable.kind == "bin" && executable.name == BENCH)
+        .map(|executable| executable.path)
+        .ok_or_else(|| Error::NotBuilt(BENCH.into()))
+}
