@@ -417,7 +417,7 @@ fn a_guest_that_panics_while_it_boots_is_e36_with_the_end_of_its_console() {
         .failed_to_run("E36", &["the guest reset itself", "--debug-mode"]);
 
     let in_debug_mode = panicking.in_debug_mode().attempt(&host);
-    in_debug_mode.failed_to_run("E36", &["the guest reset itself", "Kernel panic - not syncing"]);
+    in_debug_mode.failed_to_run("E36", &["the guest reset itself", "Rebooting in 1 seconds"]);
 }
 
 #[test]
@@ -447,7 +447,8 @@ fn a_vmm_that_is_killed_takes_its_enclave_along_and_nothing_else() {
         .with_cpu_count(1)
         .in_debug_mode()
         .run(&host);
-    let console = victim.console();
+    let mut console = victim.console();
+    console.wait_for("Hello from the enclave side!");
 
     send_signal(victim.process_id(), Signal::KILL);
 
@@ -492,7 +493,7 @@ fn a_vmm_that_talks_nonsense_or_says_nothing_harms_nobody() {
     let vmm = Path::new("/tmp/nonsense-vmm");
     for script in [
         "#!/bin/sh\nexit 3\n",
-        "#!/bin/sh\necho nonsense >&0\nsleep 1000\n",
+        "#!/bin/sh\necho nonsense >&0\nexec sleep 1000\n",
     ] {
         fs::write(vmm, script).expect("write a script");
         fs::set_permissions(vmm, std::os::unix::fs::PermissionsExt::from_mode(0o755))

@@ -16,6 +16,7 @@ use api::vmm::{Event, ExitReason};
 use event_manager::{EventManager, EventOps, Events, MutEventSubscriber, SubscriberOps};
 use kvm_ioctls::{IoEventAddress, Kvm, VcpuFd, VmFd};
 use virtio::MmioTransport;
+use virtio_bindings::virtio_mmio::VIRTIO_MMIO_STATUS;
 use vm_memory::GuestMemoryMmap;
 use vmm_sys_util::{
     epoll::EventSet,
@@ -38,6 +39,9 @@ use crate::{
 
 /// How often vCPUs are asked whether they are halted for ever.
 const STALL_CHECK: Duration = Duration::from_secs(1);
+
+/// How many failed starts of a virtio device are logged.
+const LOGGED_FAILURES: u32 = 8;
 
 /// How long an unfinished console line may wait.
 const CONSOLE_FLUSH: Duration = Duration::from_millis(100);
@@ -132,17 +136,35 @@ fn attach_devices(
         vm.register_ioevent(doorbell, &address, queue)
             .map_err(BootError::kvm("KVM_IOEVENTFD"))?;
     }
-    buses.mmio.attach(layout::VSOCK_WINDOW, Arc::new(transport));
+    let window = VirtioWindow {
+        transport,
+        failures: log::Limited::new(LOGGED_FAILURES),
+    };
+    buses.mmio.attach(layout::VSOCK_WINDOW, Arc::new(window));
     Ok((buses, worker))
 }
 
-impl<D: virtio::VirtioDevice> BusDevice for MmioTransport<D> {
+/// A virtio device on the MMIO bus.
+struct VirtioWindow<D: virtio::VirtioDevice> {
+    transport: MmioTransport<D>,
+    failures: log::Limited,
+}
+
+impl<D: virtio::VirtioDevice> BusDevice for VirtioWindow<D> {
     fn read(&self, offset: u64, data: &mut [u8]) {
-        MmioTransport::read(self, offset, data);
+        self.transport.read(offset, data);
     }
 
     fn write(&self, offset: u64, data: &[u8]) {
-        MmioTransport::write(self, offset, data);
+        self.transport.write(offset, data);
+        // Only the driver's DRIVER_OK can fail; the other registers must not wait for the transport's lock.
+        if offset == u64::from(VIRTIO_MMIO_STATUS)
+            && let Some(error) = self.transport.take_activation_error()
+        {
+            let why = log::chain(&error);
+            self.failures
+                .line(format_args!("a virtio device was not started: {why}"));
+        }
     }
 }
 

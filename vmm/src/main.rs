@@ -1,6 +1,6 @@
 //! `enclave-vmm`: started by the daemon with its control socket as standard input, or by hand as `enclave-vmm probe`.
 
-use std::{error::Error, os::fd::AsFd, process::ExitCode};
+use std::{os::fd::AsFd, process::ExitCode};
 
 use api::vmm::Event;
 use enclave_vmm::{control::Control, log, machine, probe, signals};
@@ -54,10 +54,7 @@ fn report_probe() -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            let first: &(dyn Error + 'static) = &error;
-            let causes = std::iter::successors(Some(first), |cause| (*cause).source());
-            let texts: Vec<String> = causes.map(ToString::to_string).collect();
-            eprintln!("{}", texts.join(": "));
+            log::line(format_args!("{}", log::chain(&error)));
             ExitCode::FAILURE
         }
     }

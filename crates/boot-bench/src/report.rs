@@ -108,6 +108,13 @@ pub(crate) fn text(plan: &Plan, results: &[Figures]) -> String {
     for figures in results {
         let _ = write!(text, "{}", details(figures));
     }
+    let user_space = |figures: &&Figures| figures.user_space.median();
+    let fastest = results
+        .iter()
+        .min_by(|one, other| user_space(one).total_cmp(&user_space(other)));
+    if let Some(fastest) = fastest.filter(|_| results.len() > 1) {
+        let _ = writeln!(text, "first in user space, with hashing: {}", fastest.kernel);
+    }
     text
 }
 
@@ -313,6 +320,26 @@ mod tests {
         let places: Vec<_> = order.iter().map(|text| report.find(text).unwrap()).collect();
         assert!(places.is_sorted(), "{report}");
         assert!(line(&report, "QEMU nitro-enclave").contains("265"));
+    }
+
+    #[test]
+    fn the_kernel_that_is_first_in_user_space_is_named() {
+        let plan = Plan {
+            vmm: "/vmm".into(),
+            runs: 1,
+            memory: 256 << 20,
+            kernels: Vec::new(),
+        };
+        let slow = Figures {
+            kernel: "vmlinux".into(),
+            user_space: samples([500.0]),
+            ..figures([1.0; 3])
+        };
+        let report = text(&plan, &[slow, figures([400.0; 3])]);
+        assert!(
+            report.ends_with("first in user space, with hashing: bzImage\n"),
+            "{report}"
+        );
     }
 
     #[test]

@@ -18,7 +18,7 @@ use crate::wire::{self, ReceiveError};
 /// Serves the connection of one client and closes it.
 pub(crate) async fn serve<L: Launcher>(mut stream: UnixStream, daemon: Arc<Shared<L>>) {
     converse(&mut stream, &daemon).await;
-    foreign::close(stream).await;
+    foreign::close(stream);
 }
 
 async fn converse<L: Launcher>(stream: &mut UnixStream, daemon: &Arc<Shared<L>>) {

@@ -177,5 +177,5 @@ fn refuse(stream: UnixStream) {
     if let Ok(bytes) = frame::encode(&Reply::Error(failure)) {
         let _ = stream.try_write(&bytes);
     }
-    tokio::spawn(foreign::close(stream));
+    foreign::close(stream);
 }

@@ -27,16 +27,14 @@ impl AsFd for ForeignDescriptor {
 
 impl Drop for ForeignDescriptor {
     fn drop(&mut self) {
-        // Without a runtime there is no thread that serves clients.
-        if let Ok(runtime) = Handle::try_current() {
-            let descriptor = self.0.take();
-            runtime.spawn_blocking(move || drop(descriptor));
-        }
+        close(self.0.take());
     }
 }
 
-/// Closes a client's connection; returns when it is closed.
-pub(crate) async fn close(connection: impl Send + 'static) {
-    // Fails only if closing panics or the runtime ends, which closes it too.
-    let _ = tokio::task::spawn_blocking(move || drop(connection)).await;
+/// Drops what came from a client on a thread that may wait, and does not wait for it.
+pub(crate) fn close(what: impl Send + 'static) {
+    // Without a runtime there is no thread that serves clients, and it is dropped here.
+    if let Ok(runtime) = Handle::try_current() {
+        runtime.spawn_blocking(move || drop(what));
+    }
 }

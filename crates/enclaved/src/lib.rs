@@ -26,7 +26,8 @@
 //! - An enclave ends in one place (`supervisor`) and gives back what it held in one way: the process is reaped, then
 //!   the lease is dropped. Clients hear of an end only after that.
 //! - Failures get their AWS number ([`api::ErrorCode`]) where they are detected.
-//! - Nothing a client, a VMM or a guest sends is trusted to be short, complete, timely or text.
+//! - Nothing a client, a VMM or a guest sends is trusted to be short, complete, timely or text. What a client passes is not
+//!   even trusted to close in time (`foreign`).
 
 #![forbid(unsafe_code)]
 

@@ -60,7 +60,7 @@ impl Launcher for VmmLauncher {
             let context = format!("The VMM's process id cannot be written down in {directory}");
             Failure::caused_by(ErrorCode::FileOperation, &context, &error)
         })?;
-        send(process.control.as_fd(), launch).map_err(|error| {
+        send(process.control.as_fd(), &launch).map_err(|error| {
             let context = "The VMM could not be given its specification";
             Failure::caused_by(ErrorCode::SocketError, context, &error)
         })?;
@@ -95,9 +95,8 @@ fn control_pair() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok((ours, theirs))
 }
 
-/// Sends the specification with its descriptors in one packet and closes the daemon's copies.
-#[expect(clippy::needless_pass_by_value, reason = "closing the copies is its task")]
-fn send(control: BorrowedFd<'_>, launch: Launch) -> io::Result<()> {
+/// Sends the specification with its descriptors in one packet.
+fn send(control: BorrowedFd<'_>, launch: &Launch) -> io::Result<()> {
     let message = serde_json::to_vec(&launch.spec)?;
     let descriptors = launch.descriptors.in_order();
     let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(descriptors.len()))];

@@ -143,17 +143,19 @@ fn a_descriptor_that_does_not_close_does_not_keep_the_daemon_from_stopping() {
     let run = tempfile::tempdir().unwrap();
     let (mut daemon, _log) = foreground(run.path());
     let (slow, _never_reads) = lingering();
-    let client = UnixStream::connect(run.path().join("enclaved.sock")).unwrap();
+    let mut client = UnixStream::connect(run.path().join("enclaved.sock")).unwrap();
     let descriptors = [slow.as_fd()];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
     assert!(ancillary.push(SendAncillaryMessage::ScmRights(&descriptors)));
     let request = frame::encode(&Request::DescribeEnclaves).unwrap();
-    let request = [IoSlice::new(&request)];
-    rustix::net::sendmsg(&client, &request, &mut ancillary, SendFlags::empty()).unwrap();
+    let (first, rest) = request.split_at(1);
+    let first = [IoSlice::new(first)];
+    rustix::net::sendmsg(&client, &first, &mut ancillary, SendFlags::empty()).unwrap();
+    // Before the request is complete, so that the last copy is the daemon's.
     drop(slow);
-    // The refusal: the daemon has the descriptor.
-    (&client).read_exact(&mut [0; frame::HEADER_LEN]).unwrap();
+    client.write_all(rest).unwrap();
+    client.read_exact(&mut [0; frame::HEADER_LEN]).unwrap();
 
     signal(daemon.id(), Signal::TERM);
 

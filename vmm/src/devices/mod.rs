@@ -1,4 +1,5 @@
-//! The devices of the machine besides virtio: a serial port and the reset line of a keyboard controller.
+//! The devices of the machine besides virtio: a serial port, the reset line of a keyboard controller, and ports of devices
+//! that a PC has and this machine has not.
 
 mod absent;
 mod i8042;

@@ -48,7 +48,7 @@ fn the_specification_and_its_descriptors_arrive_in_one_packet_in_the_documented_
     let spec = launch.spec.clone();
     let (ours, theirs) = control_pair().unwrap();
 
-    send(ours.as_fd(), launch).unwrap();
+    send(ours.as_fd(), &launch).unwrap();
 
     let mut packet = vec![0; MAX_MESSAGE];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(16))];

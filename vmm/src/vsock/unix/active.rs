@@ -130,7 +130,7 @@ impl Active {
             Err(error) => self
                 .endpoints
                 .complaints
-                .add(format_args!("vsock: cannot set a timer: {error}")),
+                .line(format_args!("vsock: cannot set a timer: {error}")),
         }
     }
 }

@@ -115,16 +115,9 @@ mod tests {
     use std::os::fd::AsFd;
     use std::os::unix::net::UnixStream;
     use virtio::GuestMemory;
-    use vm_memory::{Bytes, GuestAddress, GuestMemory as _, Permissions};
+    use vm_memory::{Bytes, GuestAddress};
 
-    fn slice(memory: &GuestMemory, address: u64, length: usize) -> GuestSlice<'_> {
-        memory
-            .get_slices(GuestAddress(address), length, Permissions::Write)
-            .unwrap()
-            .next()
-            .unwrap()
-            .unwrap()
-    }
+    use super::super::parts::tests::slice;
 
     #[test]
     fn several_pieces_in_one_call_up_to_the_limit() {

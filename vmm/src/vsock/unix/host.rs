@@ -80,7 +80,7 @@ impl Host {
     pub(super) fn note_fault(&self, what: &str) {
         self.endpoints
             .complaints
-            .add(format_args!("vsock: the guest has sent {what}"));
+            .line(format_args!("vsock: the guest has sent {what}"));
     }
 
     pub(super) fn has_outgoing(&self) -> bool {
@@ -191,7 +191,7 @@ impl Host {
                 Err(error) => {
                     self.endpoints
                         .complaints
-                        .add(format_args!("vsock: cannot accept a client: {error}"));
+                        .line(format_args!("vsock: cannot accept a client: {error}"));
                     self.accepting = Accepting::Paused(self.now + ACCEPT_PAUSE);
                     return;
                 }

@@ -47,12 +47,11 @@ mod transmit;
 #[cfg(test)]
 mod tests;
 
+use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::{fmt, io};
 
 use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
 use virtio::{ActivateError, Activation, Interrupt, VirtioDevice};
@@ -63,7 +62,7 @@ use self::poller::{BATCH, Poller};
 use super::{ConfigSpace, QUEUE_SIZES, VIRTIO_ID_VSOCK};
 use crate::log;
 
-/// Lines about faults of the guest or the host that one device writes to standard error. A guest can cause any number.
+/// Lines about faults of the guest or the host that one device writes to the log.
 const MOST_COMPLAINTS: u32 = 16;
 
 /// What the device is made from.
@@ -114,13 +113,7 @@ struct Endpoints {
     listener: UnixListener,
     port_socket_prefix: PathBuf,
     poller: Poller,
-    complaints: Complaints,
-}
-
-/// Lines to standard error, until there have been enough.
-#[derive(Debug)]
-struct Complaints {
-    left: AtomicU32,
+    complaints: log::Limited,
 }
 
 impl UnixVsock {
@@ -136,9 +129,7 @@ impl UnixVsock {
             listener: config.listener,
             port_socket_prefix: config.port_socket_prefix,
             poller: Poller::new()?,
-            complaints: Complaints {
-                left: AtomicU32::new(MOST_COMPLAINTS),
-            },
+            complaints: log::Limited::new(MOST_COMPLAINTS),
         });
         let shared = Arc::new(Shared {
             endpoints,
@@ -211,7 +202,7 @@ impl MutEventSubscriber for UnixVsockWorker {
             self.shared
                 .endpoints
                 .complaints
-                .add(format_args!("vsock: {error}; the device stops until it is reset"));
+                .line(format_args!("vsock: {error}; the device stops until it is reset"));
             let interrupt = running.interrupt.clone();
             *active = None;
             interrupt.fail_device();
@@ -225,18 +216,7 @@ impl MutEventSubscriber for UnixVsockWorker {
             self.shared
                 .endpoints
                 .complaints
-                .add(format_args!("vsock: cannot be watched: {error}"));
-        }
-    }
-}
-
-impl Complaints {
-    fn add(&self, line: fmt::Arguments<'_>) {
-        let left = self
-            .left
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
-        if left.is_ok() {
-            log::line(line);
+                .line(format_args!("vsock: cannot be watched: {error}"));
         }
     }
 }

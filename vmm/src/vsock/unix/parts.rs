@@ -44,24 +44,21 @@ pub(super) fn copy_in(parts: &[GuestSlice<'_>], bytes: &[u8]) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use virtio::GuestMemory;
-    use vm_memory::{Bytes, GuestAddress, GuestMemory as _, Permissions};
+    use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
+
+    /// `length` bytes of guest memory at `address`.
+    pub(in super::super) fn slice(memory: &GuestMemory, address: u64, length: usize) -> GuestSlice<'_> {
+        memory.get_slice(GuestAddress(address), length).unwrap()
+    }
 
     #[test]
     fn a_run_may_be_cut_anywhere() {
         let memory = GuestMemory::from_ranges(&[(GuestAddress(0), 0x1000)]).unwrap();
         memory.write_slice(b"abcdefgh", GuestAddress(0)).unwrap();
-        let part = |address, length| {
-            memory
-                .get_slices(GuestAddress(address), length, Permissions::Write)
-                .unwrap()
-                .next()
-                .unwrap()
-                .unwrap()
-        };
-        let parts = [part(0, 2), part(2, 3), part(5, 3)];
+        let parts = [slice(&memory, 0, 2), slice(&memory, 2, 3), slice(&memory, 5, 3)];
         for at in 0..=8 {
             let (mut front, mut back) = (Vec::new(), Vec::new());
             split(&parts, at, &mut front, &mut back);

@@ -204,20 +204,15 @@ impl Backlog {
 mod tests {
     use super::*;
     use virtio::GuestMemory;
-    use vm_memory::{Bytes, GuestAddress, GuestMemory as _, Permissions};
+    use vm_memory::{Bytes, GuestAddress};
+
+    use super::super::parts::tests::slice;
 
     #[test]
     fn backlog_keeps_the_order_and_frees_its_memory() {
         let memory = GuestMemory::from_ranges(&[(GuestAddress(0), 0x1000)]).unwrap();
         memory.write_slice(b"abcdefgh", GuestAddress(0)).unwrap();
-        let part = |address, length| {
-            memory
-                .get_slices(GuestAddress(address), length, Permissions::Read)
-                .unwrap()
-                .next()
-                .unwrap()
-                .unwrap()
-        };
+        let part = |address, length| slice(&memory, address, length);
         let mut backlog = Backlog::default();
         let empty = part(3, 1).subslice(0, 0).unwrap();
         backlog.append(&[part(0, 3), empty, part(3, 3), part(6, 2)], 1, 7);
