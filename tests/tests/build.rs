@@ -253,10 +253,8 @@ fn an_interpreter_or_loader_that_is_not_in_the_image_is_said_on_the_console() {
         let image = ContainerImage::empty().with_file("bin/program", 0o755, program);
         image.with_entrypoint(&["/bin/program"]).build(&eif);
         let console = whole_console(&eif);
-        assert!(
-            console.contains(&format!("cannot run /bin/program: {words}")) || console.contains(words),
-            "{console}"
-        );
+        assert!(console.contains("cannot run /bin/program: "), "{console}");
+        assert!(console.contains(words), "{console}");
     }
 }
 

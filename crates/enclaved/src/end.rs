@@ -11,8 +11,8 @@ use crate::launcher::ProcessEnd;
 use crate::printable::printable;
 use crate::registry::EndRequest;
 
-/// How much of the console a failure to boot quotes, in bytes.
-const QUOTED_CONSOLE: usize = 1024;
+/// How much of the console a failure to boot quotes, in bytes. A kernel's panic message, its register dump included, fits.
+const QUOTED_CONSOLE: usize = 4096;
 
 /// How long the console of an ended VMM may take to drain before it is quoted.
 const CONSOLE_GRACE: Duration = Duration::from_secs(1);

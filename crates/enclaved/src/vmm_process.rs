@@ -62,7 +62,7 @@ impl Launcher for VmmLauncher {
         })?;
         send(process.control.as_fd(), &launch).map_err(|error| {
             let context = "The VMM could not be given its specification";
-            Failure::caused_by(ErrorCode::SocketError, context, &error)
+            Failure::caused_by(ErrorCode::EnclaveBootFailure, context, &error)
         })?;
         Ok(process)
     }

@@ -166,7 +166,7 @@ async fn a_vmm_that_ends_at_once_or_is_not_there_is_reported() {
 
     match VmmLauncher::new("/bin/false".into()).launch(launch(directory.path())) {
         // It may be gone before or after it is sent its specification.
-        Err(failure) => assert_eq!(failure.code, ErrorCode::SocketError),
+        Err(failure) => assert_eq!(failure.code, ErrorCode::EnclaveBootFailure),
         Ok(mut process) => {
             assert_eq!(process.next_event().await, Said::Closed);
             assert_eq!(process.wait().await.to_string(), "exit status: 1");
