@@ -12,7 +12,7 @@ use crate::status::Status;
 use crate::{Config, Error, packages};
 
 /// How long a machine may take from the start of QEMU to its process 1. It takes about two seconds on an idle host.
-const INIT_LIMIT: Duration = Duration::from_mins(1);
+const INIT_LIMIT: Duration = Duration::from_mins(3);
 
 /// What runs in a machine, as root in `/root`.
 #[derive(Debug, Clone, PartialEq, Eq)]
