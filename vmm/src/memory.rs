@@ -1,8 +1,8 @@
 //! Guest memory: hugetlb memfds of the daemon, mapped shared, in guest-physical order around the gap for devices.
 //!
 //! The files are laid end to end; bytes below [`layout::LOW_RAM_END`] are low RAM, the rest continues at
-//! [`layout::HIGH_RAM_START`]. Mapping reserves the hugepages, so a shortage is found here, before anything runs;
-//! the kernel zeroes each page when it is first touched.
+//! [`layout::HIGH_RAM_START`]. The daemon has reserved the hugepages; should it not have, mapping does, so that a shortage
+//! is found here and not in the guest. The kernel zeroes each page when it is first touched.
 
 use std::{fs::File, os::fd::OwnedFd};
 
