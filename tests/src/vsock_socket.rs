@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::thread;
 
 use crate::guest::{Order, port};
-use crate::{Enclave, stream};
+use crate::{Enclave, poll, stream};
 
 /// The longest line that is read: the answer to an order may carry an error's text.
 const LINE_LIMIT: usize = 4096;
@@ -21,7 +21,7 @@ const LINE_LIMIT: usize = 4096;
 /// [`io::ErrorKind::ConnectionReset`] if nobody listens there; others of the socket, and of a listener that does not keep
 /// to the convention.
 pub fn connect(enclave: &Enclave, port: u32) -> io::Result<UnixStream> {
-    let mut stream = UnixStream::connect(enclave.directory().join("vsock.sock"))?;
+    let mut stream = limited(UnixStream::connect(enclave.directory().join("vsock.sock"))?)?;
     stream.write_all(format!("CONNECT {port}\n").as_bytes())?;
     let line = read_line(&mut stream)?;
     match line.strip_prefix("OK ").map(str::parse::<u32>) {
@@ -32,6 +32,13 @@ pub fn connect(enclave: &Enclave, port: u32) -> io::Result<UnixStream> {
             format!("the answer to CONNECT is {line:?}"),
         )),
     }
+}
+
+/// A hang becomes an error of the one read or write that hangs.
+fn limited(stream: UnixStream) -> io::Result<UnixStream> {
+    stream.set_read_timeout(Some(poll::LIMIT))?;
+    stream.set_write_timeout(Some(poll::LIMIT))?;
+    Ok(stream)
 }
 
 /// Has the application `vsock-echo` of the enclave carry out an order; its answer.
@@ -89,7 +96,7 @@ impl PortListener {
     /// # Errors
     /// Of the socket.
     pub fn accept(&self) -> io::Result<UnixStream> {
-        self.listener.accept().map(|(stream, _)| stream)
+        self.listener.accept().and_then(|(stream, _)| limited(stream))
     }
 
     /// Echoes on each of the next `connections` connections, in the background. An echo that fails is seen by the other

@@ -13,6 +13,12 @@ use crate::{parent, poll};
 /// How long what a command has ended may take to be gone: closing descriptors and reaping go on after the reply.
 const SETTLING: Duration = Duration::from_secs(30);
 
+/// The log of the parent's own daemon.
+const DAEMON_LOG: &str = "/var/log/enclaved.log";
+
+/// Lines of it that are shown when a test fails.
+const LOG_TAIL: usize = 60;
+
 /// One test at a time: each counts what the whole machine has.
 static ALONE: Mutex<()> = Mutex::new(());
 
@@ -67,7 +73,9 @@ impl World {
 impl Drop for World {
     fn drop(&mut self) {
         if thread::panicking() {
-            // The failure is told already; the next test should still find a quiet machine.
+            // The failure is told already; what the daemon saw may explain it. The next test should still find a quiet
+            // machine.
+            eprintln!("end of the daemon's log:\n{}", tail(&read(Path::new(DAEMON_LOG)), LOG_TAIL));
             self.remaining_differences();
         } else {
             self.assert_unchanged();
@@ -171,6 +179,12 @@ fn daemon_descriptors() -> String {
     let process_id = read(Path::new("/run/enclaved/enclaved.lock"));
     let open = fs::read_dir(Path::new("/proc").join(&process_id).join("fd"));
     open.map_or_else(|error| error.to_string(), |entries| entries.count().to_string())
+}
+
+/// The last `lines` lines of `text`.
+fn tail(text: &str, lines: usize) -> &str {
+    let start = text.rmatch_indices('\n').nth(lines).map_or(0, |(at, _)| at + 1);
+    text.get(start..).unwrap_or(text)
 }
 
 fn read(path: &Path) -> String {

@@ -9,7 +9,11 @@ use crate::error::Error;
 use crate::process;
 use crate::workspace::Workspace;
 
-/// For all commands: QEMU and busybox for parent instances, what a kernel build needs, and what `eif_build` links.
+/// What installing them is called.
+pub(crate) const STEP: &str = "Debian packages";
+
+/// For all commands: QEMU and busybox for parent instances, what a kernel build needs, what `eif_build` links, and cpio as
+/// an oracle of unit tests.
 const PACKAGES: [&str; 13] = [
     "bc",
     "bison",

@@ -51,7 +51,7 @@ enum What {
 pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<ExitCode, Error> {
     let What::Boot { runs } = arguments.what;
     let mut steps = Steps::new(6);
-    steps.quiet("Debian packages", || apt::install(workspace))?;
+    steps.quiet(apt::STEP, || apt::install(workspace))?;
     let programs = steps.quiet("programs", || programs::built(workspace))?;
     let bench = steps.quiet("boot-bench", || built(workspace))?;
     let enclave = steps.quiet(Kind::Enclave.label(), || kernels::built(workspace, Kind::Enclave))?;

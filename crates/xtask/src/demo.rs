@@ -8,6 +8,7 @@ use std::process::{Command, ExitCode};
 use clap::{Args, Parser};
 use parent_instance::{ParentInstance, Session};
 
+use crate::apt;
 use crate::error::{Error, at};
 use crate::host::{self, Kvm};
 use crate::installation::{self, Installation};
@@ -38,7 +39,8 @@ struct DefaultMachine {
 /// Builds, then demonstrates.
 pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<ExitCode, Error> {
     let keep = arguments.keep || !arguments.trailing.is_empty();
-    let mut steps = Steps::new(installation::STEPS + 3);
+    let mut steps = Steps::new(installation::STEPS + 4);
+    steps.quiet(apt::STEP, || apt::install(workspace))?;
     let installation = Installation::prepare(workspace, &mut steps)?;
     let kvm = steps.quiet("can this host's KVM run guests?", || {
         host::probe(&installation.programs)

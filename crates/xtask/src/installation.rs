@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use parent_instance::Config;
 
-use crate::apt;
 use crate::error::Error;
 use crate::hello::{self, BUSYBOX};
 use crate::kernels::{self, Kernel, Kind};
@@ -15,7 +14,7 @@ use crate::steps::Steps;
 use crate::workspace::Workspace;
 
 /// Steps of [`Installation::prepare`].
-pub(crate) const STEPS: usize = 4;
+pub(crate) const STEPS: usize = 3;
 
 /// Where nitro-cli looks for what `build-enclave` adds to an image.
 const BLOBS: &str = "/usr/share/nitro_enclaves/blobs";
@@ -30,9 +29,8 @@ pub(crate) struct Installation {
 }
 
 impl Installation {
-    /// Builds what is not built yet, in [`STEPS`] steps.
+    /// Builds what is not built yet, in [`STEPS`] steps. The Debian packages of [`apt`](crate::apt) must be there.
     pub(crate) fn prepare(workspace: &Workspace, steps: &mut Steps) -> Result<Self, Error> {
-        steps.quiet("Debian packages", || apt::install(workspace))?;
         let programs = steps.quiet("programs", || programs::built(workspace))?;
         let kernel = steps.quiet(Kind::Enclave.label(), || kernels::built(workspace, Kind::Enclave))?;
         steps.quiet("hello.eif", || {

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 use parent_instance::{Exit, GuestFile, ParentInstance, Session};
 
+use crate::apt;
 use crate::error::Error;
 use crate::installation::{self, Installation};
 use crate::kernels::{self, Kind};
@@ -82,7 +83,8 @@ pub(crate) fn file(host: &Path, guest: &str) -> GuestFile {
 
 /// Runs the command and ends with its exit status.
 pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<ExitCode, Error> {
-    let mut steps = Steps::only_slow(installation::STEPS + 2);
+    let mut steps = Steps::only_slow(installation::STEPS + 3);
+    steps.quiet(apt::STEP, || apt::install(workspace))?;
     let installation = Installation::prepare(workspace, &mut steps)?;
     let kernel = steps.quiet(Kind::Parent.label(), || kernels::built(workspace, Kind::Parent))?;
     let config = installation.parent(workspace, &kernel, &arguments.machine);

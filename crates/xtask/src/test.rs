@@ -16,13 +16,13 @@ use crate::report::{Outcome, Report};
 use crate::steps::Steps;
 use crate::suites::{self, Suite, Suites};
 use crate::workspace::Workspace;
-use crate::{lint, oracle, process};
+use crate::{apt, lint, oracle, process};
 
 /// Steps of [`prepare`], and of the end-to-end tests.
 const END_TO_END_STEPS: usize = installation::STEPS + 4;
 
 /// Steps before and between: formatting, lints, unit tests, tests with tools.
-const OTHER_STEPS: usize = 4;
+const SOURCE_STEPS: usize = 4;
 
 /// Packages with tests that are ignored where their tools are missing: `eif_build`, QEMU and the parent kernel.
 const PACKAGES_WITH_TOOLS: [&str; 2] = ["crates/eif", "crates/parent-instance"];
@@ -51,22 +51,21 @@ struct Tools {
 /// Runs all stages, or the suites that were named.
 pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> ExitCode {
     let mut report = Report::default();
-    if arguments.suites.is_empty() {
-        let mut steps = Steps::new(OTHER_STEPS + END_TO_END_STEPS);
+    let everything = arguments.suites.is_empty();
+    let mut steps = Steps::new(1 + END_TO_END_STEPS + if everything { SOURCE_STEPS } else { 0 });
+    // First of all, because unit tests, too, compare with programs that a bare machine lacks.
+    let packages = steps.quiet(apt::STEP, || apt::install(workspace));
+    report.needed(apt::STEP, packages);
+    if everything {
         source_stages(workspace, &mut steps, &mut report);
-        if let Some(tools) = report.needed("installation", prepare(workspace, &mut steps)) {
+    }
+    if let Some(tools) = report.needed("installation", prepare(workspace, &mut steps)) {
+        if everything {
             steps.announce("tests that need eif_build or a parent instance");
-            report.skipped_tests(
-                "tests with eif_build and machines",
-                tests_with_tools(workspace, &tools),
-            );
-            end_to_end(workspace, &tools, arguments, &mut steps, &mut report);
+            let outcome = tests_with_tools(workspace, &tools);
+            report.skipped_tests("tests with eif_build and machines", outcome);
         }
-    } else {
-        let mut steps = Steps::new(END_TO_END_STEPS);
-        if let Some(tools) = report.needed("installation", prepare(workspace, &mut steps)) {
-            end_to_end(workspace, &tools, arguments, &mut steps, &mut report);
-        }
+        end_to_end(workspace, &tools, arguments, &mut steps, &mut report);
     }
     report.print()
 }
