@@ -3,7 +3,10 @@
 use std::{
     fs::File,
     io,
-    os::{fd::AsRawFd, unix::net::UnixListener},
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd},
+        unix::net::UnixListener,
+    },
     path::PathBuf,
     sync::{
         Arc, Mutex,
@@ -12,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use api::vmm::{Event, ExitReason};
+use api::vmm::{Event, ExitReason, Instruction};
 use event_manager::{EventManager, EventOps, Events, MutEventSubscriber, SubscriberOps};
 use kvm_ioctls::{IoEventAddress, Kvm, VcpuFd, VmFd};
 use virtio::MmioTransport;
@@ -26,7 +29,7 @@ use vmm_sys_util::{
 use crate::{
     arch::{self, BootData, BootError, layout},
     bus::{Bus, BusDevice},
-    control::{Control, Launch},
+    control::{self, Control, Launch},
     devices::{Absent, Console, I8042, Serial},
     failure::LaunchError,
     load::{self, Loaded},
@@ -201,23 +204,22 @@ fn boot_vcpus(
     Ok(vcpus)
 }
 
-type EventLoop = EventManager<Box<dyn MutEventSubscriber>>;
+type EventLoop<'a> = EventManager<Box<dyn MutEventSubscriber + 'a>>;
 
-/// The event loop of the main thread: vsock, the end of the guest, the end of the daemon.
-fn event_loop(
+/// The event loop of the main thread: vsock, the end of the guest, the daemon.
+fn event_loop<'a>(
     vsock: UnixVsockWorker,
-    control: &Control<'_>,
+    control: &'a Control<'_>,
     end: &EndReporter,
-) -> Result<EventLoop, LaunchError> {
+) -> Result<EventLoop<'a>, LaunchError> {
     let failed = |error: event_manager::Error| LaunchError::System {
         what: "creating the event loop",
         source: io::Error::other(error.to_string()),
     };
     let mut events = EventLoop::new().map_err(failed)?;
     events.add_subscriber(Box::new(vsock));
-    let socket = std::os::fd::AsFd::as_fd(control).as_raw_fd();
     events.add_subscriber(Box::new(DaemonWatch {
-        socket,
+        socket: control.as_fd(),
         end: clone_of(end)?,
     }));
     events.add_subscriber(Box::new(EndWatch {
@@ -233,7 +235,7 @@ fn clone_of(end: &EndReporter) -> Result<EndReporter, LaunchError> {
 
 /// Serves events until a reason to end arrives.
 fn serve(
-    events: &mut EventLoop,
+    events: &mut EventLoop<'_>,
     threads: &VcpuThreads,
     console: &Console,
     ends: &Receiver<ExitReason>,
@@ -259,24 +261,30 @@ fn serve(
     }
 }
 
-/// Ends the enclave when the daemon's end of the control socket closes: there would be nobody to account for it.
-struct DaemonWatch {
-    socket: i32,
+/// Ends the enclave when the daemon's end of the control socket closes before the enclave has booted: there is nobody it
+/// belongs to. Once the daemon says so, the enclave outlives it, and the socket is watched no more.
+struct DaemonWatch<'a> {
+    socket: BorrowedFd<'a>,
     end: EndReporter,
 }
 
-impl MutEventSubscriber for DaemonWatch {
-    fn process(&mut self, events: Events, ops: &mut EventOps) {
-        if events.event_set().intersects(EventSet::HANG_UP | EventSet::ERROR) {
-            // The descriptor stays ready; one report is enough.
-            drop(ops.remove(Events::empty_raw(self.socket)));
-            self.end
-                .report(ExitReason::Crashed("the daemon is gone".to_owned()));
+impl MutEventSubscriber for DaemonWatch<'_> {
+    fn process(&mut self, _: Events, ops: &mut EventOps) {
+        let why = match control::receive_instruction(self.socket) {
+            Ok(None) => return,
+            Ok(Some(Instruction::Outlive)) => None,
+            Err(error) => Some(log::chain(&error)),
+        };
+        drop(ops.remove(Events::empty_raw(self.socket.as_raw_fd())));
+        if let Some(why) = why {
+            self.end.report(ExitReason::Crashed(why));
         }
     }
 
     fn init(&mut self, ops: &mut EventOps) {
-        if let Err(error) = ops.add(Events::new_raw(self.socket, EventSet::empty())) {
+        // The end of the other side is always told.
+        let watched = ops.add(Events::new_raw(self.socket.as_raw_fd(), EventSet::IN));
+        if let Err(error) = watched {
             log::line(format_args!("the control socket is not watched: {error}"));
         }
     }

@@ -5,12 +5,17 @@
 //!   LaunchSpec + descriptors  ───────────►
 //!                             ◄───────────  Measured      every byte is in guest memory and in the hashes
 //!                             ◄───────────  Started       vCPUs are about to run for the first time
+//!   Outlive                   ───────────►                the enclave has booted: the daemon may go from here on
 //!                             ◄───────────  Exited        the last message; then the process ends
 //!                             ◄───────────  Failed        instead of any of these; the process ends
 //! ```
 //!
 //! The daemon ends an enclave by killing the process: a VMM holds nothing that needs an orderly end.
 //! A VMM that disappears without `Exited` or `Failed` was killed or crashed.
+//!
+//! Until it is told to outlive the daemon, a VMM ends when the daemon's end of the socket closes: an enclave that boots
+//! belongs to a client, and both go with the daemon. Afterwards there may be no daemon when the guest ends, so the VMM
+//! writes its last event to the *outcome* file as well, where the next daemon finds it.
 
 use serde::{Deserialize, Serialize};
 
@@ -20,8 +25,9 @@ use crate::{Failure, Measurements};
 pub const MAX_MESSAGE: usize = 64 * 1024;
 
 /// Everything a VMM is told. Its descriptors come with the same message, in this order: `/dev/kvm`; the EIF; the
-/// listening socket behind `vsock.sock`; the directory in which `vsock.sock_<port>` listeners are found (`O_PATH`);
-/// one memfd per element of `memory`; and in debug mode the write end of the console pipe.
+/// listening socket behind `vsock.sock`; the directory in which `vsock.sock_<port>` listeners are found (`O_PATH`); the
+/// outcome file, empty and open for writing; one memfd per element of `memory`; and in debug mode the console pipe, open
+/// in a way that writing to it neither blocks nor fails while nobody reads.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LaunchSpec {
@@ -47,6 +53,14 @@ pub struct MemoryFile {
     pub size: u64,
     /// Bytes per hugepage: 2 MiB or 1 GiB.
     pub page_size: u64,
+}
+
+/// What the daemon tells a VMM after the launch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "instruction", rename_all = "snake_case")]
+pub enum Instruction {
+    /// The enclave has booted; it goes on when the daemon goes.
+    Outlive,
 }
 
 /// What a VMM tells the daemon.

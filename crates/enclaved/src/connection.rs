@@ -60,6 +60,7 @@ async fn answer<L: Launcher>(
             return Err(Failure::new(ErrorCode::InvalidCommand, message));
         }
         (Request::DescribeEnclaves, None) => Reply::Enclaves(daemon.registry.describe()),
+        (Request::EndedEnclaves, None) => Reply::Ended(daemon.registry.ended()),
         (Request::TerminateEnclave(selector), None) => terminate(daemon, &selector).await?,
         (Request::Console(selector), None) => return console(stream, daemon, &selector).await,
     };
@@ -168,6 +169,7 @@ fn kind(request: &Request) -> &'static str {
     match request {
         Request::RunEnclave(_) => "run-enclave",
         Request::DescribeEnclaves => "describe-enclaves",
+        Request::EndedEnclaves => "ended-enclaves",
         Request::TerminateEnclave(_) => "terminate-enclave",
         Request::Console(_) => "console",
     }

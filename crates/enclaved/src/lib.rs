@@ -23,6 +23,7 @@
 //!
 //! # Rules
 //!
+//! - An enclave that has booted outlives the daemon; what the next one must know is in the enclave's directory (`note`).
 //! - An enclave ends in one place (`supervisor`) and gives back what it held in one way: the process is reaped, then
 //!   the lease is dropped. Clients hear of an end only after that.
 //! - Failures get their AWS number ([`api::ErrorCode`]) where they are detected.
@@ -32,19 +33,23 @@
 #![forbid(unsafe_code)]
 
 pub mod admission;
+mod application_end;
 pub mod background;
 pub mod config;
 mod connection;
 pub mod console;
 pub mod daemon;
 mod end;
+pub mod ended;
 pub mod foreign;
 pub mod heartbeat;
 pub mod ids;
+pub mod inheritance;
 pub mod launcher;
-pub mod leftovers;
+pub mod note;
 mod preparation;
 mod printable;
+pub mod process_identity;
 pub mod registry;
 pub mod run_directory;
 mod supervisor;

@@ -7,11 +7,13 @@ use api::vmm::LaunchSpec;
 use api::{ErrorCode, Failure};
 
 use crate::admission::{Grant, Image};
+use crate::application_end::ApplicationEndListener;
 use crate::console::Console;
 use crate::heartbeat::{self, Heartbeat};
 use crate::launcher::{Descriptors, Launch};
 use crate::registry::Lease;
 use crate::run_directory::{RunDirectory, RunDirectoryError};
+use crate::vmm_log;
 
 /// An admitted enclave, ready to be launched. Dropping it gives everything back.
 #[derive(Debug)]
@@ -22,6 +24,8 @@ pub(crate) struct Prepared {
     pub(crate) launch: Launch,
     /// Where it will announce that it has booted.
     pub(crate) heartbeat: Heartbeat,
+    /// Where it will say how its application ended.
+    pub(crate) application_end: ApplicationEndListener,
     /// Its console, in debug mode.
     pub(crate) console: Option<Console>,
     /// How long it may take to boot.
@@ -60,8 +64,11 @@ pub(crate) fn prepare(
     let heartbeat = Heartbeat::listen(&directory).map_err(|error| cannot_make(&error))?;
     let vsock = directory.bind_vsock().map_err(|error| cannot_make(&error))?;
     let directory_descriptor = directory.descriptor().map_err(|error| cannot_make(&error))?;
+    let application_end = ApplicationEndListener::listen(&directory).map_err(|error| cannot_make(&error))?;
+    let outcome = directory.create_outcome().map_err(|error| cannot_make(&error))?;
+    let log = vmm_log::start(&directory, grant.id.to_string()).map_err(|error| cannot_make(&error))?;
     let (console, console_pipe) = if order.debug_mode {
-        let (console, pipe) = Console::open().map_err(|error| {
+        let (console, pipe) = Console::create(&directory).map_err(|error| {
             Failure::caused_by(ErrorCode::FileOperation, "No pipe for the console", &error)
         })?;
         (Some(console), Some(pipe))
@@ -87,6 +94,8 @@ pub(crate) fn prepare(
             eif: order.image.file,
             vsock: vsock.into(),
             directory: directory_descriptor,
+            outcome,
+            log,
             memory: memory_files,
             console: console_pipe,
         },
@@ -97,6 +106,7 @@ pub(crate) fn prepare(
         lease,
         launch,
         heartbeat,
+        application_end,
         console,
         time_limit,
     })

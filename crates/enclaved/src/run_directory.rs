@@ -9,7 +9,11 @@
 //!     vsock.sock                     0660 root:ne, connect to the enclave: CONNECT <port>
 //!     vsock.sock_<port>              made by whoever listens for the enclave on that port
 //!     vsock.sock_9000                0600, the daemon's own: the heartbeat; gone after boot
-//!     vmm.process                    identity of the VMM, for a daemon that starts after this one died
+//!     vsock.sock_9001                0600, the daemon's own: how the application ended
+//!     enclave.json                   what is known of the enclave, for the next daemon
+//!     log.pipe, console.pipe         0600, what the VMM and (debug mode) the guest print
+//!     console.history                0600, the kept part of the console
+//!     outcome                        0600, the VMM's last words
 //! ```
 //!
 //! Members of the group may connect to enclaves but not create listeners: the directory is writable for root alone,
@@ -22,7 +26,7 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::fs::{FileType, FlockOperation, Mode, OFlags};
 
 use crate::ids::EnclaveId;
 
@@ -34,6 +38,15 @@ pub const LOG_FILE: &str = "enclaved.log";
 
 /// The socket through which the parent connects to an enclave.
 pub const VSOCK_SOCKET: &str = "vsock.sock";
+
+/// Where a VMM writes its last event.
+pub const OUTCOME: &str = "outcome";
+
+/// The pipe that is a VMM's standard error.
+pub const LOG_PIPE: &str = "log.pipe";
+
+/// The pipe that carries an enclave's console.
+pub const CONSOLE_PIPE: &str = "console.pipe";
 
 const LOCK_FILE: &str = "enclaved.lock";
 
@@ -120,6 +133,15 @@ impl RunDirectory {
         bind(&path, 0o660, self.group)
     }
 
+    /// The directory of an enclave that an earlier daemon has made.
+    pub fn inherited_enclave(&self, id: &EnclaveId) -> EnclaveDirectory {
+        EnclaveDirectory {
+            path: self.path.join(id.to_string()),
+            group: self.group,
+            keep: false,
+        }
+    }
+
     /// A new directory for one enclave.
     ///
     /// # Errors
@@ -130,6 +152,7 @@ impl RunDirectory {
         let directory = EnclaveDirectory {
             path,
             group: self.group,
+            keep: false,
         };
         share(&directory.path, 0o750, self.group)?;
         Ok(directory)
@@ -157,6 +180,8 @@ impl Drop for RunDirectory {
 pub struct EnclaveDirectory {
     path: PathBuf,
     group: Option<u32>,
+    /// Whether it stays when this is dropped.
+    keep: bool,
 }
 
 impl EnclaveDirectory {
@@ -184,12 +209,67 @@ impl EnclaveDirectory {
         bind(&self.path.join(VSOCK_SOCKET), 0o660, self.group)
     }
 
-    /// A listener of the daemon's own for the enclave's connections to vsock `port` of its parent.
+    /// A listener of the daemon's own for the enclave's connections to vsock `port` of its parent, in the place of the
+    /// one that an earlier daemon may have left.
     ///
     /// # Errors
     /// [`RunDirectoryError::Io`].
     pub fn bind_port(&self, port: u32) -> Result<UnixListener, RunDirectoryError> {
-        bind(&self.port_path(port), 0o600, None)
+        let path = self.port_path(port);
+        remove_if_there(&path).map_err(failed("remove the old socket", &path))?;
+        bind(&path, 0o600, None)
+    }
+
+    /// Makes a pipe with a name, so that the next daemon can read on where this one stopped.
+    ///
+    /// # Errors
+    /// [`RunDirectoryError::Io`].
+    pub fn create_pipe(&self, name: &str) -> Result<(), RunDirectoryError> {
+        let path = self.path.join(name);
+        rustix::fs::mknodat(rustix::fs::CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)
+            .map_err(io::Error::from)
+            .map_err(failed("create the pipe", &path))
+    }
+
+    /// The read end of a pipe, which never blocks.
+    ///
+    /// # Errors
+    /// [`RunDirectoryError::Io`].
+    pub fn pipe_reader(&self, name: &str) -> Result<OwnedFd, RunDirectoryError> {
+        self.open_pipe(name, OFlags::RDONLY)
+    }
+
+    /// The end of a pipe for the VMM. Writing to it never blocks, and as it is a read end too, never fails because nobody
+    /// reads at the moment: what is written stays in the pipe until a daemon comes, as far as there is room.
+    ///
+    /// # Errors
+    /// [`RunDirectoryError::Io`].
+    pub fn pipe_writer(&self, name: &str) -> Result<OwnedFd, RunDirectoryError> {
+        self.open_pipe(name, OFlags::RDWR)
+    }
+
+    fn open_pipe(&self, name: &str, access: OFlags) -> Result<OwnedFd, RunDirectoryError> {
+        let path = self.path.join(name);
+        rustix::fs::open(&path, access | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())
+            .map_err(io::Error::from)
+            .map_err(failed("open the pipe", &path))
+    }
+
+    /// The file for the VMM's last words, new and empty.
+    ///
+    /// # Errors
+    /// [`RunDirectoryError::Io`].
+    pub fn create_outcome(&self) -> Result<OwnedFd, RunDirectoryError> {
+        let path = self.path.join(OUTCOME);
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::APPEND | OFlags::CLOEXEC;
+        rustix::fs::open(&path, flags, Mode::RUSR | Mode::WUSR)
+            .map_err(io::Error::from)
+            .map_err(failed("create", &path))
+    }
+
+    /// Lets go of the directory without removing it.
+    pub fn leave(mut self) {
+        self.keep = true;
     }
 
     /// Where a listener for `port` is.
@@ -200,6 +280,9 @@ impl EnclaveDirectory {
 
 impl Drop for EnclaveDirectory {
     fn drop(&mut self) {
+        if self.keep {
+            return;
+        }
         if let Err(error) = fs::remove_dir_all(&self.path) {
             tracing::warn!(path = %self.path.display(), %error, "cannot remove the enclave's directory");
         }

@@ -10,8 +10,9 @@
 //! 6. Start the application, reap every process that dies, and reboot when the application has ended. The machine has
 //!    nothing to reboot into: the reset ends the enclave.
 //!
-//! Two things go beyond AWS. The image's working directory and user are honoured, from the optional files `/workdir` and
-//! `/user`. And whatever ends the enclave is said on the console, in words, as its last line.
+//! Three things go beyond AWS. The image's working directory and user are honoured, from the optional files `/workdir` and
+//! `/user`. Whatever ends the enclave is said on the console, in words, as its last line. And the parent, if it listens, is
+//! told how the application ended.
 //!
 //! When a step fails, AWS's init exits, the kernel panics, and the enclave is gone 30 seconds later. This one says what
 //! failed and reboots at once: the parent learns of it at once, and the reason is not buried under a kernel trace.
@@ -28,6 +29,7 @@ mod lookup;
 mod mounts;
 mod nsm_driver;
 mod reap;
+mod report;
 mod sys;
 mod user;
 
@@ -51,7 +53,10 @@ fn main() -> ExitCode {
     }
 
     match run() {
-        Ok(ended) => console::say(&format!("the application {ended}; the enclave ends")),
+        Ok(ended) => {
+            console::say(&format!("the application {ended}; the enclave ends"));
+            report::tell_parent(ended);
+        }
         Err(error) => console::say(&format!("{}; the enclave ends", error::chain(&error))),
     }
     console::drain();

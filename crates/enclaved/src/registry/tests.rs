@@ -119,7 +119,7 @@ fn booting_enclaves_are_not_seen_and_cannot_be_named_but_shut_down_with_the_rest
     );
     assert_eq!(*booting.end_requests().borrow(), None);
 
-    assert_eq!(registry.shut_down().len(), 1);
+    assert_eq!(registry.shut_down(true).len(), 1);
     assert_eq!(*booting.end_requests().borrow(), Some(EndRequest::Shutdown));
     let late = registry.admit(&request(2), &machine).unwrap_err();
     assert_eq!(late.code, ErrorCode::ProcessConnectionFailure);
