@@ -116,9 +116,14 @@ pub(crate) struct RunEnclave {
 /// List the running enclaves
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Example:
-  nitro-cli describe-enclaves")]
-pub(crate) struct DescribeEnclaves {}
+Examples:
+  nitro-cli describe-enclaves
+  nitro-cli describe-enclaves --ended")]
+pub(crate) struct DescribeEnclaves {
+    /// List the enclaves that have ended lately instead, oldest first: why, when, and (debug mode) their last words
+    #[arg(long)]
+    pub(crate) ended: bool,
+}
 
 /// Watch the console of an enclave that runs in debug mode
 #[derive(Debug, Args)]

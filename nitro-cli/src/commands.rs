@@ -16,7 +16,12 @@ pub(crate) fn execute(command: Command, environment: &Environment) -> Result<(),
     match command {
         Command::BuildEnclave(options) => build_enclave::execute(&options, environment),
         Command::RunEnclave(options) => run_enclave::execute(&options, environment),
-        Command::DescribeEnclaves(DescribeEnclaves {}) => describe_enclaves::execute(environment),
+        Command::DescribeEnclaves(DescribeEnclaves { ended: false }) => {
+            describe_enclaves::execute(environment)
+        }
+        Command::DescribeEnclaves(DescribeEnclaves { ended: true }) => {
+            describe_enclaves::execute_ended(environment)
+        }
         Command::Console(options) => console::execute(&options, environment),
         Command::TerminateEnclave(options) => terminate_enclave::execute(&options, environment),
         Command::DescribeEif(options) => describe_eif::execute(&options),

@@ -78,6 +78,8 @@ pub struct Launch {
     pub memory: Vec<OwnedFd>,
     /// Where console output goes, in debug mode.
     pub console: Option<OwnedFd>,
+    /// The list of threads of the control group that has the CPUs, if there is one.
+    pub vcpu_group: Option<OwnedFd>,
 }
 
 impl<'a> Control<'a> {
@@ -171,7 +173,8 @@ impl AsFd for Control<'_> {
 
 /// Gives each descriptor its name, in the order that [`LaunchSpec`] documents. The outcome file comes apart.
 fn assign(spec: LaunchSpec, descriptors: Vec<OwnedFd>) -> Result<(Launch, OwnedFd), ControlError> {
-    let expected = FIXED_DESCRIPTORS + spec.memory.len() + usize::from(spec.debug_mode);
+    let optional = usize::from(spec.debug_mode) + usize::from(spec.isolated);
+    let expected = FIXED_DESCRIPTORS + spec.memory.len() + optional;
     let received = descriptors.len();
     let wrong = ControlError::Descriptors { expected, received };
     if received != expected {
@@ -185,7 +188,8 @@ fn assign(spec: LaunchSpec, descriptors: Vec<OwnedFd>) -> Result<(Launch, OwnedF
         return Err(wrong);
     };
     let memory = descriptors.by_ref().take(spec.memory.len()).collect();
-    let console = descriptors.next();
+    let console = if spec.debug_mode { descriptors.next() } else { None };
+    let vcpu_group = descriptors.next();
     let launch = Launch {
         spec,
         kvm,
@@ -194,6 +198,7 @@ fn assign(spec: LaunchSpec, descriptors: Vec<OwnedFd>) -> Result<(Launch, OwnedF
         vsock_directory,
         memory,
         console,
+        vcpu_group,
     };
     Ok((launch, outcome))
 }
@@ -220,7 +225,7 @@ mod tests {
         .unwrap()
     }
 
-    fn spec(memory_files: usize, debug_mode: bool) -> LaunchSpec {
+    fn spec(memory_files: usize, debug_mode: bool, isolated: bool) -> LaunchSpec {
         LaunchSpec {
             enclave_id: "i-0-enc1".into(),
             guest_cid: 16,
@@ -234,11 +239,12 @@ mod tests {
                 memory_files
             ],
             debug_mode,
+            isolated,
         }
     }
 
     fn send_with(socket: &OwnedFd, message: &[u8], descriptors: usize) {
-        let file = std::fs::File::open("/dev/null").unwrap();
+        let file = File::open("/dev/null").unwrap();
         let descriptors = vec![file.as_fd(); descriptors];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
@@ -255,13 +261,24 @@ mod tests {
     #[test]
     fn every_descriptor_gets_its_name() {
         let (daemon, vmm) = pair();
-        send_with(&daemon, &serde_json::to_vec(&spec(2, true)).unwrap(), 8);
+        for (debug_mode, isolated, descriptors) in [
+            (false, false, 7),
+            (true, false, 8),
+            (false, true, 8),
+            (true, true, 9),
+        ] {
+            let spec = spec(2, debug_mode, isolated);
+            send_with(&daemon, &serde_json::to_vec(&spec).unwrap(), descriptors);
 
-        let launch = Control::new(vmm.as_fd()).receive_launch().unwrap();
+            let launch = Control::new(vmm.as_fd()).receive_launch().unwrap();
 
-        assert_eq!(launch.spec, spec(2, true));
-        assert_eq!(launch.memory.len(), 2);
-        assert!(launch.console.is_some());
+            assert_eq!(launch.spec, spec);
+            assert_eq!(launch.memory.len(), 2);
+            assert_eq!(
+                (launch.console.is_some(), launch.vcpu_group.is_some()),
+                (debug_mode, isolated)
+            );
+        }
     }
 
     #[test]
@@ -270,7 +287,7 @@ mod tests {
             let (daemon, vmm) = pair();
             send_with(
                 &daemon,
-                &serde_json::to_vec(&spec(1, false)).unwrap(),
+                &serde_json::to_vec(&spec(1, false, false)).unwrap(),
                 descriptors,
             );
 

@@ -36,7 +36,7 @@ use crate::{
     log,
     memory::{self, ExclusiveMemory},
     probe::kvm_from,
-    vcpu::{Buses, EndReporter, VcpuThreads},
+    vcpu::{Buses, EndReporter, Placement, VcpuThreads},
     vsock::unix::{UnixVsock, UnixVsockConfig, UnixVsockWorker},
 };
 
@@ -69,6 +69,7 @@ pub fn run(control: &Control<'_>) -> Result<ExitReason, LaunchError> {
         vsock_directory: _,
         memory: files,
         console,
+        vcpu_group,
     } = launch;
     let kvm = kvm_from(kvm);
     let vm = kvm.create_vm().map_err(BootError::kvm("KVM_CREATE_VM"))?;
@@ -91,7 +92,11 @@ pub fn run(control: &Control<'_>) -> Result<ExitReason, LaunchError> {
     let vcpus = boot_vcpus(&kvm, &vm, &memory, &loaded, &spec)?;
     let mut events = event_loop(vsock, control, &end)?;
     control.send(&Event::Started);
-    let threads = VcpuThreads::start(vcpus, &spec.cpu_ids, &Arc::new(buses), &end)
+    let place = Placement {
+        cpu_ids: &spec.cpu_ids,
+        group: vcpu_group.map(|group| Arc::new(File::from(group))),
+    };
+    let threads = VcpuThreads::start(vcpus, &place, &Arc::new(buses), &end)
         .map_err(LaunchError::system("starting vCPU threads"))?;
     let tick = if spec.debug_mode {
         CONSOLE_FLUSH

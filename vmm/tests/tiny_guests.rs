@@ -130,6 +130,7 @@ impl Vmm {
         let directory = tempfile::tempdir().unwrap();
         let listener = UnixListener::bind(directory.path().join("vsock.sock")).unwrap();
         let socket_directory = File::open(directory.path()).unwrap();
+        let outcome = File::create(directory.path().join("outcome")).unwrap();
         let guest_memory = file_of("memory", memory);
         let kvm = File::options()
             .read(true)
@@ -160,16 +161,18 @@ impl Vmm {
                 page_size: 2 << 20,
             }],
             debug_mode: true,
+            isolated: false,
         };
         let descriptors = [
             kvm.as_fd(),
             eif.as_fd(),
             listener.as_fd(),
             socket_directory.as_fd(),
+            outcome.as_fd(),
             guest_memory.as_fd(),
             console_writer.as_fd(),
         ];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(6))];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(7))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
         assert!(ancillary.push(SendAncillaryMessage::ScmRights(&descriptors)));
         let message = serde_json::to_vec(&spec).unwrap();

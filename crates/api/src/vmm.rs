@@ -26,8 +26,9 @@ pub const MAX_MESSAGE: usize = 64 * 1024;
 
 /// Everything a VMM is told. Its descriptors come with the same message, in this order: `/dev/kvm`; the EIF; the
 /// listening socket behind `vsock.sock`; the directory in which `vsock.sock_<port>` listeners are found (`O_PATH`); the
-/// outcome file, empty and open for writing; one memfd per element of `memory`; and in debug mode the console pipe, open
-/// in a way that writing to it neither blocks nor fails while nobody reads.
+/// outcome file, empty and open for writing; one memfd per element of `memory`; in debug mode the console pipe, open in a way
+/// that writing to it neither blocks nor fails while nobody reads; and with `isolated` the `cgroup.threads` file of the
+/// control group that has the enclave's CPUs, open for writing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LaunchSpec {
@@ -43,6 +44,8 @@ pub struct LaunchSpec {
     pub memory: Vec<MemoryFile>,
     /// Whether a console descriptor is present.
     pub debug_mode: bool,
+    /// Whether the CPUs belong to a control group that vCPU threads must move to, by writing `0` to its list of threads.
+    pub isolated: bool,
 }
 
 /// One hugetlb memfd that backs guest memory.

@@ -85,7 +85,10 @@ async fn hear(mut stream: UnixStream) -> io::Result<Option<ApplicationEnd>> {
 }
 
 fn parse(line: &[u8]) -> Option<ApplicationEnd> {
-    let (kind, number) = std::str::from_utf8(line).ok()?.strip_suffix('\n')?.split_once(' ')?;
+    let (kind, number) = std::str::from_utf8(line)
+        .ok()?
+        .strip_suffix('\n')?
+        .split_once(' ')?;
     let number: u8 = number.parse().ok()?;
     match kind {
         "exited" => Some(ApplicationEnd::Exited(number)),
@@ -103,7 +106,16 @@ mod tests {
     fn lines() {
         assert_eq!(parse(b"exited 3\n"), Some(ApplicationEnd::Exited(3)));
         assert_eq!(parse(b"killed 9\n"), Some(ApplicationEnd::Killed(9)));
-        for other in ["", "\n", "exited\n", "exited 256\n", "exited -1\n", "exited 3", "left 3\n", "exited  3\n"] {
+        for other in [
+            "",
+            "\n",
+            "exited\n",
+            "exited 256\n",
+            "exited -1\n",
+            "exited 3",
+            "left 3\n",
+            "exited  3\n",
+        ] {
             assert_eq!(parse(other.as_bytes()), None, "{other:?}");
         }
     }
@@ -119,7 +131,9 @@ mod tests {
     async fn silent_and_talkative_connections_hold_nobody_up() {
         let parent = tempfile::tempdir().unwrap();
         let run_directory = crate::run_directory::RunDirectory::open(parent.path(), None).unwrap();
-        let directory = run_directory.create_enclave(&"i-0-enc1".parse().unwrap()).unwrap();
+        let directory = run_directory
+            .create_enclave(&"i-0-enc1".parse().unwrap())
+            .unwrap();
         let listener = ApplicationEndListener::listen(&directory).unwrap();
         let path = directory.port_path(APPLICATION_END_PORT);
         let guest = tokio::spawn(async move {

@@ -91,7 +91,13 @@ async fn run<L: Launcher>(
         debug_mode: request.debug_mode,
         time_limit: daemon.heartbeat_timeout,
     };
-    let prepared = preparation::prepare(lease, grant, order, &daemon.run_directory)?;
+    let prepared = preparation::prepare(
+        lease,
+        grant,
+        order,
+        &daemon.run_directory,
+        &daemon.machine.partitions,
+    )?;
     let (replies, mut from_supervisor) = mpsc::unbounded_channel();
     let supervising = Arc::clone(daemon);
     tokio::spawn(async move { supervisor::supervise(prepared, &supervising.launcher, replies).await });

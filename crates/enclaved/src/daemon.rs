@@ -20,8 +20,8 @@ use crate::config::{Config, Limits};
 use crate::connection;
 use crate::ended::EndedEnclaves;
 use crate::foreign;
-use crate::launcher::Launcher;
 use crate::inheritance::{self, Inherited};
+use crate::launcher::Launcher;
 use crate::registry::Registry;
 use crate::run_directory::{RunDirectory, RunDirectoryError, group_id};
 use crate::supervisor;
@@ -118,7 +118,9 @@ impl<L: Launcher> Daemon<L> {
                     run_directory,
                     watchers: Semaphore::new(config.limits.watchers),
                 };
-                shared.registry.remember(EndedEnclaves::load(shared.run_directory.path()));
+                shared
+                    .registry
+                    .remember(EndedEnclaves::load(shared.run_directory.path()));
                 shared.take_over(inherited);
                 Self {
                     shared: Arc::new(shared),
@@ -155,10 +157,16 @@ impl<L: Launcher> Daemon<L> {
 impl<L: Launcher> Shared<L> {
     /// Takes over the enclaves of the daemon before this one. Those that have ended since are remembered as such.
     fn take_over(&self, inherited: Vec<Inherited>) {
-        for Inherited { note, lives } in inherited {
-            let directory = self.run_directory.inherited_enclave(&note.enclave.id);
-            let id = note.enclave.id.clone();
-            match supervisor::resume(&self.registry, &self.launcher, note, directory, lives) {
+        let ids: Vec<_> = inherited
+            .iter()
+            .map(|enclave| enclave.note.enclave.id.clone())
+            .collect();
+        let partitions = &self.machine.partitions;
+        partitions.clear_all_but(&ids);
+        for (Inherited { note, lives }, id) in inherited.into_iter().zip(ids) {
+            let directory = self.run_directory.inherited_enclave(&id);
+            let partition = partitions.inherited(&id, &note.enclave.cpu_ids, directory.path());
+            match supervisor::resume(&self.registry, &self.launcher, note, directory, partition, lives) {
                 Ok(true) => tracing::info!(enclave = %id, "taken over"),
                 Ok(false) => tracing::info!(enclave = %id, "has ended while there was no daemon"),
                 Err(error) => {

@@ -101,7 +101,11 @@ impl FromStr for EnclaveId {
             instance: InstanceId::parse(instance).ok_or(NoEnclaveId)?,
             slot: u64::from_str_radix(slot, 16).map_err(|_| NoEnclaveId)?,
         };
-        if id.to_string() == text { Ok(id) } else { Err(NoEnclaveId) }
+        if id.to_string() == text {
+            Ok(id)
+        } else {
+            Err(NoEnclaveId)
+        }
     }
 }
 

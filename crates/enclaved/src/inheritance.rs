@@ -72,7 +72,9 @@ fn look_at(id: &EnclaveId, path: &Path) -> Option<Inherited> {
         }
         // Nothing was written down yet: the VMM, which lives only as long as its daemon until it has booted, is gone.
         Err(NoteError::Io(error)) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => tracing::warn!(enclave = %id, error = &error as &dyn std::error::Error, "an enclave is given up"),
+        Err(error) => {
+            tracing::warn!(enclave = %id, error = &error as &dyn std::error::Error, "an enclave is given up")
+        }
     }
     remove(path.to_owned());
     None
@@ -80,7 +82,9 @@ fn look_at(id: &EnclaveId, path: &Path) -> Option<Inherited> {
 
 fn remove(path: PathBuf) {
     match fs::remove_dir_all(&path) {
-        Ok(()) => tracing::warn!(path = %path.display(), "cleared what was left of an enclave that had not booted"),
+        Ok(()) => {
+            tracing::warn!(path = %path.display(), "cleared what was left of an enclave that had not booted")
+        }
         Err(error) => tracing::warn!(path = %path.display(), %error, "cannot remove a leftover directory"),
     }
 }

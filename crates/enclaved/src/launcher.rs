@@ -24,6 +24,8 @@ pub struct Launch {
     pub descriptors: Descriptors,
     /// The enclave's part of the run directory; the VMM's working directory.
     pub directory: PathBuf,
+    /// The list of processes of the control group that the VMM belongs to, open for writing, if the machine has one.
+    pub process_list: Option<OwnedFd>,
 }
 
 /// The descriptors of [`LaunchSpec`], by name.
@@ -45,6 +47,8 @@ pub struct Descriptors {
     pub memory: Vec<OwnedFd>,
     /// The console pipe, in debug mode.
     pub console: Option<OwnedFd>,
+    /// The list of threads of the control group that has the enclave's CPUs, if they are isolated.
+    pub vcpu_group: Option<OwnedFd>,
 }
 
 impl Descriptors {
@@ -59,7 +63,13 @@ impl Descriptors {
         ];
         let memory = self.memory.iter().map(AsFd::as_fd);
         let console = self.console.iter().map(AsFd::as_fd);
-        fixed.into_iter().chain(memory).chain(console).collect()
+        let vcpu_group = self.vcpu_group.iter().map(AsFd::as_fd);
+        fixed
+            .into_iter()
+            .chain(memory)
+            .chain(console)
+            .chain(vcpu_group)
+            .collect()
     }
 }
 

@@ -9,6 +9,7 @@ use api::{ErrorCode, Failure};
 use crate::admission::{Grant, Image};
 use crate::application_end::ApplicationEndListener;
 use crate::console::Console;
+use crate::cpu_partition::{CpuPartitions, PartitionError};
 use crate::heartbeat::{self, Heartbeat};
 use crate::launcher::{Descriptors, Launch};
 use crate::registry::Lease;
@@ -48,12 +49,13 @@ pub(crate) struct Order {
 /// Makes the directory, sockets and console of an admitted enclave. Must be called on a Tokio runtime.
 ///
 /// # Errors
-/// E19 if something cannot be made. Nothing stays then.
+/// E19 if something cannot be made, E29 if the CPUs cannot be isolated although others could. Nothing stays then.
 pub(crate) fn prepare(
     lease: Lease,
     grant: Grant,
     order: Order,
     run_directory: &RunDirectory,
+    partitions: &CpuPartitions,
 ) -> Result<Prepared, Failure> {
     let time_limit = order
         .time_limit
@@ -75,6 +77,17 @@ pub(crate) fn prepare(
     } else {
         (None, None)
     };
+    let isolate = |error: PartitionError| {
+        let context = "The enclave's CPUs cannot be made exclusive";
+        Failure::caused_by(ErrorCode::IoctlFailure, context, &error)
+    };
+    let partition = partitions
+        .isolate(&grant.id, &grant.cpus.cpu_ids, directory.path())
+        .map_err(isolate)?;
+    let lists = partition
+        .as_ref()
+        .map(|partition| Ok((partition.process_list()?, partition.thread_list()?)));
+    let (process_list, vcpu_group) = lists.transpose().map_err(isolate)?.unzip();
     let (memory_files, layouts) = grant
         .memory
         .into_iter()
@@ -88,6 +101,7 @@ pub(crate) fn prepare(
             threads_per_core: grant.cpus.threads_per_core,
             memory: layouts,
             debug_mode: order.debug_mode,
+            isolated: vcpu_group.is_some(),
         },
         descriptors: Descriptors {
             kvm: order.kvm,
@@ -98,10 +112,12 @@ pub(crate) fn prepare(
             log,
             memory: memory_files,
             console: console_pipe,
+            vcpu_group,
         },
         directory: directory.path().to_owned(),
+        process_list,
     };
-    lease.attach(directory, console.clone());
+    lease.attach(directory, partition, console.clone());
     Ok(Prepared {
         lease,
         launch,

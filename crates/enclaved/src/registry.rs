@@ -9,14 +9,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use api::{
-    ApplicationEnd, EndedEnclave, EnclaveDescription, EnclaveFlags, EnclaveRunInfo, EnclaveState, EnclaveTermination, ErrorCode, Failure,
-    Measurements, RunEnclave, Selector,
+    ApplicationEnd, EnclaveDescription, EnclaveFlags, EnclaveRunInfo, EnclaveState, EnclaveTermination,
+    EndedEnclave, ErrorCode, Failure, Measurements, RunEnclave, Selector,
 };
 use tokio::sync::watch;
 
 use crate::admission::cids::CidSequence;
 use crate::admission::{self, Grant, Holdings, Machine};
 use crate::console::Console;
+use crate::cpu_partition::Partition;
 use crate::end::last_words;
 use crate::ended::EndedEnclaves;
 use crate::ids::EnclaveId;
@@ -47,6 +48,8 @@ struct Record {
     facts: Facts,
     /// The enclave's part of the run directory; removed with the record.
     directory: Option<EnclaveDirectory>,
+    /// The enclave's CPUs, taken from the rest of the parent, where that is possible.
+    partition: Option<Partition>,
     /// Debug mode only.
     console: Option<Console>,
     process_id: u32,
@@ -153,11 +156,18 @@ impl Registry {
     }
 
     /// Takes in an enclave that an earlier daemon has booted, as it was noted down.
-    pub fn take_over(&self, note: &Note, directory: EnclaveDirectory, console: Option<Console>) -> Lease {
+    pub fn take_over(
+        &self,
+        note: &Note,
+        directory: EnclaveDirectory,
+        partition: Option<Partition>,
+        console: Option<Console>,
+    ) -> Lease {
         let mut inner = self.lock();
         inner.cids.pass(note.enclave.cid);
         let record = Record {
             directory: Some(directory),
+            partition,
             console,
             process_id: note.vmm.process_id,
             measurements: note.measurements.clone(),
@@ -229,10 +239,16 @@ impl Registry {
 }
 
 impl Lease {
-    /// Puts the enclave's directory and console into the record.
-    pub fn attach(&self, directory: EnclaveDirectory, console: Option<Console>) {
+    /// Puts what was made for the enclave into the record.
+    pub fn attach(
+        &self,
+        directory: EnclaveDirectory,
+        partition: Option<Partition>,
+        console: Option<Console>,
+    ) {
         self.update(|record| {
             record.directory = Some(directory);
+            record.partition = partition;
             record.console = console;
         });
     }
@@ -277,6 +293,9 @@ impl Lease {
         if let Some(directory) = self.update(|record| record.directory.take()).flatten() {
             directory.leave();
         }
+        if let Some(partition) = self.update(|record| record.partition.take()).flatten() {
+            partition.leave();
+        }
     }
 
     /// Changes to somebody's wish for the enclave's end.
@@ -293,9 +312,10 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        // First the directory, outside the lock; then the record. So nothing is left of an enclave that is not listed.
-        let directory = self.update(|record| record.directory.take());
-        drop(directory);
+        // First what lies outside of this process, without the lock; then the record. So nothing is left of an enclave that
+        // is not listed, and no other is given CPUs that are not free yet.
+        let outside = self.update(|record| (record.partition.take(), record.directory.take()));
+        drop(outside);
         let record = self.registry.lock().records.remove(&self.key);
         // Closes `end`, which tells those who wait.
         drop(record);
@@ -368,6 +388,7 @@ impl Record {
         Self {
             facts,
             directory: None,
+            partition: None,
             console: None,
             process_id: 0,
             measurements: None,

@@ -24,6 +24,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::application_end::ApplicationEndListener;
 use crate::console::{Console, ConsoleError};
+use crate::cpu_partition::Partition;
 use crate::end::End;
 use crate::heartbeat::Heartbeat;
 use crate::launcher::{Instance, Launcher, ProcessEnd, Said};
@@ -119,6 +120,7 @@ pub(crate) fn resume<L: Launcher>(
     launcher: &L,
     note: Note,
     directory: EnclaveDirectory,
+    partition: Option<Partition>,
     lives: bool,
 ) -> Result<bool, TakeOverError> {
     let path = directory.path().to_owned();
@@ -130,7 +132,7 @@ pub(crate) fn resume<L: Launcher>(
         None
     };
     let application_end = ApplicationEndListener::listen(&directory)?;
-    let lease = registry.take_over(&note, directory, console.clone());
+    let lease = registry.take_over(&note, directory, partition, console.clone());
     let life = Life {
         end_requests: lease.end_requests(),
         instance,

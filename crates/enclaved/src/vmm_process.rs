@@ -95,7 +95,13 @@ impl VmmLauncher {
             .stdout(Stdio::null())
             .stderr(Stdio::from(launch.descriptors.log.try_clone()?))
             .spawn()?;
-        VmmProcess::watch(child, control)
+        let process = VmmProcess::watch(child, control)?;
+        if let Some(list) = &launch.process_list {
+            // Before it is told anything, so that no thread of it can be ahead of it.
+            let process_id = process.identity.process_id.to_string();
+            rustix::io::write(list, process_id.as_bytes())?;
+        }
+        Ok(process)
     }
 }
 

@@ -60,4 +60,5 @@ pub use kernel::Blobs;
 pub use layer::LayerError;
 pub use source::Source;
 pub use tar::TarError;
+pub use time::rfc3339;
 pub use tree::TreeError;

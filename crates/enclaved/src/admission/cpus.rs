@@ -37,6 +37,14 @@ impl CpuPool {
         Self { cores }
     }
 
+    /// All CPUs of the pool, free or not.
+    pub fn cpus(&self) -> BTreeSet<u32> {
+        self.cores
+            .iter()
+            .flat_map(|core| core.cpus.iter().copied())
+            .collect()
+    }
+
     /// How many CPUs the pool has, free or not.
     pub fn size(&self) -> usize {
         self.cores.iter().map(|core| core.cpus.len()).sum()

@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use api::{ErrorCode, Failure, RunEnclave};
 use rustix::fs::{FileType, OFlags};
 
+use crate::cpu_partition::{self, CpuPartitions};
 use crate::foreign::ForeignDescriptor;
 use crate::ids::{EnclaveId, InstanceId};
 use cpus::{CpuGrant, CpuPool};
@@ -34,6 +35,8 @@ pub struct Machine {
     pub cpus: CpuPool,
     /// Where guest memory comes from.
     pub memory: Box<dyn MemorySource>,
+    /// How CPUs become exclusive.
+    pub partitions: CpuPartitions,
     /// The device of KVM.
     pub kvm: PathBuf,
 }
@@ -45,9 +48,11 @@ impl Machine {
     /// If the CPUs cannot be read from sysfs.
     pub fn this_one() -> Result<Self, TopologyError> {
         let cores = topology::read_cores(Path::new(topology::SYSFS))?;
+        let cpus = CpuPool::without_cpu_0(cores);
         Ok(Self {
             instance: InstanceId::read(Path::new(crate::ids::BOARD_ASSET_TAG)),
-            cpus: CpuPool::without_cpu_0(cores),
+            partitions: CpuPartitions::open(Path::new(cpu_partition::CGROUP_ROOT), &cpus.cpus()),
+            cpus,
             memory: Box::new(Hugepages::new(Path::new(memory::SYSFS))),
             kvm: PathBuf::from("/dev/kvm"),
         })
@@ -229,6 +234,7 @@ mod tests {
             instance: InstanceId::read(Path::new("/nonexistent")),
             cpus: CpuPool::without_cpu_0(cores.to_vec()),
             memory: Box::new(NoMemory),
+            partitions: CpuPartitions::none(),
             kvm: kvm.into(),
         }
     }

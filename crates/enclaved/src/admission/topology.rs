@@ -102,7 +102,7 @@ fn read_cpu_list(path: &Path) -> Result<BTreeSet<u32>, TopologyError> {
 }
 
 /// The CPUs of a list such as `0,2-5`; an empty text is an empty list.
-fn parse_cpu_list(text: &str) -> Option<BTreeSet<u32>> {
+pub(crate) fn parse_cpu_list(text: &str) -> Option<BTreeSet<u32>> {
     let mut cpus = BTreeSet::new();
     for range in text.split(',').filter(|_| !text.is_empty()) {
         let (first, last) = range.split_once('-').unwrap_or((range, range));

@@ -106,7 +106,8 @@ mod tests {
 
         let start = position(written);
         let length = CHUNK.min(CAPACITY - start);
-        file.write_all_at(&vec![b'x'; length], HEADER + to_u64(start)).unwrap();
+        file.write_all_at(&vec![b'x'; length], HEADER + to_u64(start))
+            .unwrap();
         file.write_all_at(&vec![b'x'; CHUNK - length], HEADER).unwrap();
 
         assert!(history.load().unwrap() == before);

@@ -19,7 +19,9 @@ async fn write_all(pipe: &mut File, mut bytes: &[u8]) {
 fn directory() -> (tempfile::TempDir, EnclaveDirectory) {
     let parent = tempfile::tempdir().unwrap();
     let run_directory = RunDirectory::open(parent.path(), None).unwrap();
-    let directory = run_directory.create_enclave(&"i-0-enc1".parse().unwrap()).unwrap();
+    let directory = run_directory
+        .create_enclave(&"i-0-enc1".parse().unwrap())
+        .unwrap();
     (parent, directory)
 }
 
@@ -34,7 +36,12 @@ fn open() -> (Console, File) {
 #[test]
 fn the_next_daemon_has_the_history_and_what_was_printed_while_there_was_none() {
     let (_parent, directory) = directory();
-    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = || {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+    };
     let first = runtime();
     let mut guest = first.block_on(async {
         let (console, write_end) = Console::create(&directory).unwrap();

@@ -34,6 +34,7 @@ fn machine(cores: u32) -> Machine {
         instance: InstanceId::read(Path::new("/nonexistent")),
         cpus: CpuPool::without_cpu_0(cores.collect()),
         memory: Box::new(Files),
+        partitions: crate::cpu_partition::CpuPartitions::none(),
         kvm: "/dev/null".into(),
     }
 }

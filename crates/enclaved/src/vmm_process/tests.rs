@@ -28,6 +28,7 @@ fn launch(directory: &Path) -> Launch {
                 2
             ],
             debug_mode: true,
+            isolated: false,
         },
         descriptors: Descriptors {
             kvm: numbered(0),
@@ -38,8 +39,10 @@ fn launch(directory: &Path) -> Launch {
             log: rustix::pipe::pipe().unwrap().1,
             memory: vec![numbered(5), numbered(6)],
             console: Some(numbered(7)),
+            vcpu_group: None,
         },
         directory: directory.to_owned(),
+        process_list: None,
     }
 }
 

@@ -45,7 +45,10 @@ async fn enclaves_go_on_with_all_they_hold_when_the_daemon_is_replaced() {
     let (_third, third) = parent.boot(request("hello", 2)).await;
     assert_eq!(third.enclave_name, "hello_1");
     assert_eq!(third.cpu_ids, [3, 7]);
-    assert!(third.enclave_cid > 500, "an ended enclave's CID is not used again soon");
+    assert!(
+        third.enclave_cid > 500,
+        "an ended enclave's CID is not used again soon"
+    );
     let mut client = parent.client();
     client.run(request("one too many", 2));
     assert_eq!(client.failure().await.code, ErrorCode::IoctlFailure);
@@ -78,7 +81,11 @@ async fn an_enclave_that_was_taken_over_ends_like_any_other() {
         reasons,
         [
             ("terminated".into(), "it was terminated by request".into(), None),
-            ("by itself".into(), "its application ended with exit code 3".into(), Some(3)),
+            (
+                "by itself".into(),
+                "its application ended with exit code 3".into(),
+                Some(3)
+            ),
         ]
     );
     parent.assert_nothing_is_held().await;
@@ -139,11 +146,16 @@ async fn ended_enclaves_are_remembered_with_their_last_words() {
     let ended = ended(&parent).await;
     assert_eq!(ended.len(), 1);
     assert_eq!(ended[0].run, info);
-    assert_eq!((ended[0].reason.as_str(), ended[0].exit_code), ("triple fault", None));
+    assert_eq!(
+        (ended[0].reason.as_str(), ended[0].exit_code),
+        ("triple fault", None)
+    );
     assert!(ended[0].ended_at >= ended[0].started_at);
     assert_eq!(ended[0].console.len(), 20);
     assert_eq!(ended[0].console.last().map(String::as_str), Some("line 29"));
-    let unknown = parent.ask(Request::TerminateEnclave(Selector::Id(info.enclave_id))).await;
+    let unknown = parent
+        .ask(Request::TerminateEnclave(Selector::Id(info.enclave_id)))
+        .await;
     assert!(matches!(unknown, Reply::Error(failure) if failure.code == ErrorCode::SocketError));
     parent.assert_nothing_is_held().await;
 }

@@ -23,6 +23,7 @@ use enclaved::admission::cpus::CpuPool;
 use enclaved::admission::memory::{GuestMemory, MemorySource};
 use enclaved::admission::topology::Core;
 use enclaved::config::Limits;
+use enclaved::cpu_partition::CpuPartitions;
 use enclaved::daemon::Stop;
 use enclaved::ids::InstanceId;
 use enclaved::launcher::{Descriptors, Instance, Launch, Launcher, ProcessEnd, Said};
@@ -187,6 +188,7 @@ fn start(
         instance: InstanceId::read(Path::new("/nonexistent")),
         cpus: CpuPool::without_cpu_0(cores.to_vec()),
         memory: Box::new(PipeMemory(Arc::clone(memory))),
+        partitions: CpuPartitions::none(),
         kvm: "/dev/null".into(),
     };
     let daemon = Daemon::build(config, machine, launcher.clone()).unwrap();
@@ -266,7 +268,12 @@ impl Launcher for ScriptedLauncher {
         })
     }
 
-    fn take_over(&self, vmm: &ProcessIdentity, directory: &Path, lives: bool) -> io::Result<ScriptedInstance> {
+    fn take_over(
+        &self,
+        vmm: &ProcessIdentity,
+        directory: &Path,
+        lives: bool,
+    ) -> io::Result<ScriptedInstance> {
         assert!(lives);
         let instance = self.orphans.lock().unwrap().remove(directory).unwrap();
         assert_eq!(*vmm, instance.identity);
