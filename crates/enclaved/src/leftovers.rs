@@ -7,7 +7,7 @@
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -29,17 +29,34 @@ pub fn note_process(directory: &Path, process_id: u32) -> io::Result<()> {
     fs::write(directory.join(IDENTITY_FILE), format!("{process_id} {start}\n"))
 }
 
+/// Whether the VMM that `directory` notes runs. A directory without a note has none yet or no more.
+pub fn is_alive(directory: &Path) -> bool {
+    noted_process(directory).is_some_and(|(process_id, start)| start_time(process_id) == Some(start))
+}
+
+/// The ids of the enclaves in `run_directory` whose VMM runs, in order.
+///
+/// # Errors
+/// If the directory cannot be read; one that is not there has none.
+pub fn living(run_directory: &Path) -> io::Result<Vec<String>> {
+    let directories = match enclave_directories(run_directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        directories => directories?,
+    };
+    let living = directories.iter().filter(|directory| is_alive(directory));
+    let mut ids: Vec<String> = living
+        .filter_map(|directory| Some(directory.file_name()?.to_str()?.to_owned()))
+        .collect();
+    ids.sort_unstable();
+    Ok(ids)
+}
+
 /// Ends the VMMs and removes the directories of enclaves that another daemon left in `run_directory`.
 ///
 /// # Errors
 /// If the directory cannot be read. What cannot be ended or removed is logged.
 pub fn clear(run_directory: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(run_directory)?.flatten() {
-        let is_enclave = entry.file_name().to_str().is_some_and(EnclaveId::is_one);
-        if !is_enclave || !entry.file_type()?.is_dir() {
-            continue;
-        }
-        let path = entry.path();
+    for path in enclave_directories(run_directory)? {
         end_noted_process(&path);
         match fs::remove_dir_all(&path) {
             Ok(()) => tracing::warn!(path = %path.display(), "cleared an enclave that a killed daemon left"),
@@ -49,6 +66,18 @@ pub fn clear(run_directory: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// The directories in `run_directory` that are named like an enclave.
+fn enclave_directories(run_directory: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut directories = Vec::new();
+    for entry in fs::read_dir(run_directory)?.flatten() {
+        let is_enclave = entry.file_name().to_str().is_some_and(EnclaveId::is_one);
+        if is_enclave && entry.file_type()?.is_dir() {
+            directories.push(entry.path());
+        }
+    }
+    Ok(directories)
 }
 
 fn end_noted_process(directory: &Path) {
@@ -136,6 +165,25 @@ mod tests {
         assert!(!enclave.exists());
         other.kill().unwrap();
         other.wait().unwrap();
+    }
+
+    #[test]
+    fn an_enclave_lives_while_its_noted_process_does() {
+        let run = tempfile::tempdir().unwrap();
+        for name in ["i-0-enc2", "i-0-enc1", "i-0-enc3", "backup"] {
+            fs::create_dir(run.path().join(name)).unwrap();
+        }
+        let mut vmm = sleeper();
+        for name in ["i-0-enc1", "i-0-enc2", "backup"] {
+            note_process(&run.path().join(name), vmm.id()).unwrap();
+        }
+
+        assert_eq!(living(run.path()).unwrap(), ["i-0-enc1", "i-0-enc2"]);
+
+        vmm.kill().unwrap();
+        vmm.wait().unwrap();
+        assert!(living(run.path()).unwrap().is_empty());
+        assert!(living(Path::new("/nonexistent")).unwrap().is_empty());
     }
 
     #[test]

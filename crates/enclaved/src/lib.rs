@@ -21,6 +21,9 @@
 //! Replies flow back through a channel from supervisor to connection; nothing else does. The registry is the only
 //! shared state, and the only account of who holds what: free is what no record holds.
 //!
+//! [`allocator`] is the library of another program, `nitro-enclaves-allocator`, which runs before: it sets CPUs and memory
+//! apart and writes down what it has set apart as an [`allocator::pool::Pool`].
+//!
 //! # Rules
 //!
 //! - An enclave ends in one place (`supervisor`) and gives back what it held in one way: the process is reaped, then
@@ -32,6 +35,7 @@
 #![forbid(unsafe_code)]
 
 pub mod admission;
+pub mod allocator;
 pub mod background;
 pub mod config;
 mod connection;

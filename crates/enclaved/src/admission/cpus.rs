@@ -184,7 +184,7 @@ impl CpuPool {
 /// Cores with exactly `wanted` CPUs in all: of each size the lowest, larger cores first, so that machines that mix
 /// cores with and without threads are used well. Thread counts are powers of two, for which taking the largest that
 /// still fits finds a solution whenever there is one.
-fn fit<'a>(cores: &[&'a Core], wanted: usize) -> Option<Vec<&'a Core>> {
+pub(crate) fn fit<'a>(cores: &[&'a Core], wanted: usize) -> Option<Vec<&'a Core>> {
     let mut candidates = cores.to_vec();
     candidates.sort_by_key(|core| Reverse(core.cpus.len()));
     let mut missing = wanted;

@@ -77,13 +77,16 @@ pub fn check_least(requested_mib: u64) -> Result<(), Failure> {
 
 /// A size of hugepage that guest memory can consist of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum PageSize {
+pub(crate) enum PageSize {
     Gigabyte,
     TwoMegabytes,
 }
 
 impl PageSize {
-    fn bytes(self) -> u64 {
+    /// All of them, the largest first.
+    pub(crate) const ALL: [Self; 2] = [Self::Gigabyte, Self::TwoMegabytes];
+
+    pub(crate) fn bytes(self) -> u64 {
         match self {
             Self::Gigabyte => 1 << 30,
             Self::TwoMegabytes => 2 << 20,
@@ -97,7 +100,12 @@ impl PageSize {
         }
     }
 
-    fn name(self) -> &'static str {
+    /// The directory that sysfs has for this size.
+    pub(crate) fn directory(self) -> String {
+        format!("hugepages-{}kB", self.bytes() / 1024)
+    }
+
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Gigabyte => "1 GiB",
             Self::TwoMegabytes => "2 MiB",
@@ -121,8 +129,7 @@ impl Hugepages {
 
     /// A number the kernel publishes about pages of this size; zero if it has none.
     fn count(&self, size: PageSize, what: &str) -> u64 {
-        let directory = format!("hugepages-{}kB", size.bytes() / 1024);
-        let text = fs::read_to_string(self.sysfs.join(directory).join(what)).unwrap_or_default();
+        let text = fs::read_to_string(self.sysfs.join(size.directory()).join(what)).unwrap_or_default();
         text.trim().parse().unwrap_or(0)
     }
 
@@ -137,9 +144,7 @@ impl Hugepages {
         let needed = mib.div_ceil(size.bytes() / MIB);
         let free = self.free(size);
         let enough = self.count(size, "nr_hugepages") + needed.saturating_sub(free);
-        let file = self
-            .sysfs
-            .join(format!("hugepages-{}kB/nr_hugepages", size.bytes() / 1024));
+        let file = self.sysfs.join(size.directory()).join("nr_hugepages");
         Failure::new(
             ErrorCode::InsufficientMemoryAvailable,
             format!(
