@@ -234,7 +234,8 @@ mod tests {
             memory: vec![
                 MemoryFile {
                     size: 2 << 20,
-                    page_size: 2 << 20
+                    page_size: 2 << 20,
+                    node: None,
                 };
                 memory_files
             ],

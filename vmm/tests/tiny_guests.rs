@@ -159,6 +159,7 @@ impl Vmm {
             memory: vec![MemoryFile {
                 size: memory,
                 page_size: 2 << 20,
+                node: None,
             }],
             debug_mode: true,
             isolated: false,

@@ -56,6 +56,9 @@ pub struct MemoryFile {
     pub size: u64,
     /// Bytes per hugepage: 2 MiB or 1 GiB.
     pub page_size: u64,
+    /// The NUMA node from which the VMM takes all pages at once, before it loads the image; on a parent with one node, none,
+    /// and each page is taken when it is first touched.
+    pub node: Option<u32>,
 }
 
 /// What the daemon tells a VMM after the launch.

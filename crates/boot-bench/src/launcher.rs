@@ -128,6 +128,7 @@ fn send(control: &OwnedFd, launch: Launch<'_>) -> Result<(), Error> {
         memory: vec![MemoryFile {
             size: launch.memory,
             page_size: PAGE_SIZE,
+            node: None,
         }],
         debug_mode: false,
         isolated: false,

@@ -7,7 +7,7 @@ use api::{ErrorCode, Failure, Reply, Request, RunEnclave, Selector};
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 
-use crate::admission::{self, Image};
+use crate::admission::{self, CurrentPool, Image};
 use crate::daemon::Shared;
 use crate::foreign::{self, ForeignDescriptor};
 use crate::launcher::Launcher;
@@ -76,20 +76,22 @@ async fn run<L: Launcher>(
     image: ForeignDescriptor,
 ) -> Result<(), Failure> {
     let image = accept_image(image, daemon.limits.request_time).await?;
-    let kvm = admission::check(&request, &image, &daemon.machine)?;
+    let pool = CurrentPool::take(&daemon.machine.cpus, daemon.run_directory.path())?;
+    let kvm = admission::check(&request, &image, &daemon.machine, &pool.cpus)?;
     send(
         stream,
         daemon,
         &Reply::Progress("Start allocating memory...".to_owned()),
     )
     .await;
-    let (lease, grant) = daemon.registry.admit(&request, &daemon.machine)?;
+    let (lease, grant) = daemon.registry.admit(&request, &daemon.machine, &pool.cpus)?;
     tracing::info!(enclave = %grant.id, name = grant.name.as_str(), cid = grant.cid, cpus = ?grant.cpus.cpu_ids, "admitted");
     let order = Order {
         image,
         kvm,
         debug_mode: request.debug_mode,
         time_limit: daemon.heartbeat_timeout,
+        pool_lock: pool.lock,
     };
     let prepared = preparation::prepare(
         lease,

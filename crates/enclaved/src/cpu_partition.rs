@@ -28,7 +28,6 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::admission::topology::parse_cpu_list;
 use crate::ids::EnclaveId;
 use crate::interrupts;
 

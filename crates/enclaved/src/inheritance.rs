@@ -54,9 +54,22 @@ pub fn take(run_directory: &Path) -> io::Result<Vec<Inherited>> {
     Ok(inherited)
 }
 
-/// Whether an enclave's directory has a note of a VMM that lives.
-pub fn is_alive(directory: &Path) -> bool {
-    Note::read(directory).is_ok_and(|note| note.vmm.open().is_some())
+/// The enclaves in `run_directory` whose VMM lives, in order of their ids.
+///
+/// # Errors
+/// If the directory cannot be read; one that is not there has none.
+pub fn living(run_directory: &Path) -> io::Result<Vec<EnclaveId>> {
+    let entries = match fs::read_dir(run_directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let notes = entries
+        .flatten()
+        .filter_map(|entry| Note::read(&entry.path()).ok());
+    let living = notes.filter(|note| note.vmm.open().is_some());
+    let mut ids: Vec<EnclaveId> = living.map(|note| note.enclave.id).collect();
+    ids.sort_by_key(ToString::to_string);
+    Ok(ids)
 }
 
 fn look_at(id: &EnclaveId, path: &Path) -> Option<Inherited> {
@@ -159,6 +172,7 @@ mod tests {
 
         assert_eq!(inherited.len(), 1);
         assert!(inherited[0].lives);
+        assert_eq!(living(run.path()).unwrap(), ["i-0-enc1".parse().unwrap()]);
         assert_eq!(inherited[0].note.enclave.id.to_string(), "i-0-enc1");
         assert!(!booting.wait().unwrap().success());
         assert!(!gone.exists());
@@ -184,6 +198,7 @@ mod tests {
 
         assert_eq!(inherited.len(), 1);
         assert!(!inherited[0].lives);
+        assert!(living(run.path()).unwrap().is_empty());
         assert!(other.try_wait().unwrap().is_none());
         other.kill().unwrap();
         other.wait().unwrap();

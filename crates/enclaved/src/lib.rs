@@ -21,6 +21,9 @@
 //! Replies flow back through a channel from supervisor to connection; nothing else does. The registry is the only
 //! shared state, and the only account of who holds what: free is what no record holds.
 //!
+//! [`allocator`] is the library of another program, `nitro-enclaves-allocator`, which runs before: it sets CPUs and memory
+//! apart and writes down what it has set apart as an [`allocator::pool::Pool`].
+//!
 //! # Rules
 //!
 //! - An enclave that has booted outlives the daemon; what the next one must know is in the enclave's directory (`note`).
@@ -33,6 +36,7 @@
 #![forbid(unsafe_code)]
 
 pub mod admission;
+pub mod allocator;
 mod application_end;
 pub mod background;
 pub mod config;

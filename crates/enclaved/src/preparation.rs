@@ -7,6 +7,7 @@ use api::vmm::LaunchSpec;
 use api::{ErrorCode, Failure};
 
 use crate::admission::{Grant, Image};
+use crate::allocator::pool::PoolLock;
 use crate::application_end::ApplicationEndListener;
 use crate::console::Console;
 use crate::cpu_partition::{CpuPartitions, PartitionError};
@@ -31,6 +32,8 @@ pub(crate) struct Prepared {
     pub(crate) console: Option<Console>,
     /// How long it may take to boot.
     pub(crate) time_limit: Duration,
+    /// Keeps the pool as it is until the enclave's VMM is noted down.
+    pub(crate) pool_lock: PoolLock,
 }
 
 /// What a client and the daemon decide about one enclave beyond its grant.
@@ -44,6 +47,8 @@ pub(crate) struct Order {
     pub(crate) debug_mode: bool,
     /// How long it may take to boot; `None` for AWS's limit.
     pub(crate) time_limit: Option<Duration>,
+    /// Keeps the pool as it is.
+    pub(crate) pool_lock: PoolLock,
 }
 
 /// Makes the directory, sockets and console of an admitted enclave. Must be called on a Tokio runtime.
@@ -125,6 +130,7 @@ pub(crate) fn prepare(
         application_end,
         console,
         time_limit,
+        pool_lock: order.pool_lock,
     })
 }
 

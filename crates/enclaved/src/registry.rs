@@ -15,6 +15,7 @@ use api::{
 use tokio::sync::watch;
 
 use crate::admission::cids::CidSequence;
+use crate::admission::cpus::CpuPool;
 use crate::admission::{self, Grant, Holdings, Machine};
 use crate::console::Console;
 use crate::cpu_partition::Partition;
@@ -104,18 +105,23 @@ impl Ending {
 }
 
 impl Registry {
-    /// Admits an enclave: takes memory, picks CPUs, CID, name and id, and makes the record, in one step.
+    /// Admits an enclave: takes memory, picks CPUs of `pool`, CID, name and id, and makes the record, in one step.
     ///
     /// # Errors
     /// E27 or E29; E39 once the daemon is shutting down.
-    pub fn admit(&self, request: &RunEnclave, machine: &Machine) -> Result<(Lease, Grant), Failure> {
+    pub fn admit(
+        &self,
+        request: &RunEnclave,
+        machine: &Machine,
+        pool: &CpuPool,
+    ) -> Result<(Lease, Grant), Failure> {
         let mut inner = self.lock();
         if inner.closed {
             let message = "The daemon is shutting down.";
             return Err(Failure::new(ErrorCode::ProcessConnectionFailure, message));
         }
         let mut cids = std::mem::take(&mut inner.cids);
-        let chosen = admission::choose(request, machine, &*inner, &mut cids);
+        let chosen = admission::choose(request, machine, pool, &*inner, &mut cids);
         inner.cids = cids;
         let grant = chosen?;
         let facts = Facts {

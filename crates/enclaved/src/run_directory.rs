@@ -5,6 +5,7 @@
 //!   enclaved.lock                    held (flock) by the one daemon of this directory; names its process
 //!   enclaved.sock                    0660 root:ne, where clients connect
 //!   enclaved.log                     log of a daemon in the background
+//!   pool.json, pool.lock             what enclaves may have, and who changes or uses that (`allocator::pool`)
 //!   <enclave id>/                    0750 root:ne, gone when the enclave is
 //!     vsock.sock                     0660 root:ne, connect to the enclave: CONNECT <port>
 //!     vsock.sock_<port>              made by whoever listens for the enclave on that port
@@ -107,10 +108,7 @@ impl RunDirectory {
                 limit,
             });
         }
-        if !path.is_dir() {
-            fs::create_dir_all(path).map_err(failed("create", path))?;
-            set_mode(path, 0o755)?;
-        }
+        create(path)?;
         Ok(Self {
             path: path.to_owned(),
             group,
@@ -287,6 +285,18 @@ impl Drop for EnclaveDirectory {
             tracing::warn!(path = %self.path.display(), %error, "cannot remove the enclave's directory");
         }
     }
+}
+
+/// Makes a run directory that all may look into, unless it is there.
+///
+/// # Errors
+/// [`RunDirectoryError::Io`].
+pub(crate) fn create(path: &Path) -> Result<(), RunDirectoryError> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    fs::create_dir_all(path).map_err(failed("create", path))?;
+    set_mode(path, 0o755)
 }
 
 /// The number of a group in `group_file` (usually `/etc/group`). Groups of a directory service are not seen there.

@@ -22,6 +22,7 @@ use api::vmm::Event;
 use api::{ApplicationEnd, EnclaveRunInfo, ErrorCode, Failure, Measurements, Reply};
 use tokio::sync::{mpsc, watch};
 
+use crate::allocator::pool::PoolLock;
 use crate::application_end::ApplicationEndListener;
 use crate::console::{Console, ConsoleError};
 use crate::cpu_partition::Partition;
@@ -50,6 +51,7 @@ pub(crate) async fn supervise<L: Launcher>(prepared: Prepared, launcher: &L, cli
         application_end,
         console,
         time_limit,
+        pool_lock,
     } = prepared;
     let id = launch.spec.enclave_id.clone();
     let started_line = started_line(&launch.spec);
@@ -80,6 +82,7 @@ pub(crate) async fn supervise<L: Launcher>(prepared: Prepared, launcher: &L, cli
         heartbeat,
         time_limit,
         started_line,
+        pool_lock,
     };
     match boot.run(&mut life, &client).await {
         Ok(info) => {
@@ -249,6 +252,7 @@ struct Boot {
     heartbeat: Heartbeat,
     time_limit: Duration,
     started_line: String,
+    pool_lock: PoolLock,
 }
 
 impl Boot {
@@ -264,6 +268,8 @@ impl Boot {
             let context = "The VMM's process id cannot be written down";
             End::Failed(Failure::caused_by(ErrorCode::FileOperation, context, &error))
         })?;
+        // From here on the allocator sees the enclave itself.
+        drop(self.pool_lock);
         while !(alive && stage == Stage::Running) {
             tokio::select! {
                 said = life.instance.next_event() => match said {

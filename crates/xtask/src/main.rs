@@ -64,8 +64,8 @@ enum Command {
     ///
     /// The command starts in /root, where hello.eif is. Its arguments arrive as they are: for a pipeline, run `sh -c`. Its
     /// standard input is empty; standard output, standard error and exit status are passed on. busybox, enclaved,
-    /// enclave-vmm and nitro-cli are in PATH, and the daemon runs unless --no-daemon is given; its log is
-    /// /var/log/enclaved.log. Without a command, a shell uses this terminal.
+    /// enclave-vmm, nitro-enclaves-allocator and nitro-cli are in PATH, and the daemon runs unless --no-daemon is given; its
+    /// log is /var/log/enclaved.log. Without a command, a shell uses this terminal.
     Parent(parent::Arguments),
     /// Measure
     Bench(bench::Arguments),

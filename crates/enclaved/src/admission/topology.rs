@@ -90,7 +90,8 @@ fn read_nodes(sysfs: &Path) -> Result<Vec<(u32, BTreeSet<u32>)>, TopologyError> 
     Ok(nodes)
 }
 
-fn read_cpu_list(path: &Path) -> Result<BTreeSet<u32>, TopologyError> {
+/// The CPUs that a file of sysfs lists.
+pub(crate) fn read_cpu_list(path: &Path) -> Result<BTreeSet<u32>, TopologyError> {
     let content = std::fs::read_to_string(path).map_err(|source| TopologyError::Read {
         path: path.display().to_string(),
         source,

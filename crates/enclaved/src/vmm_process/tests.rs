@@ -24,6 +24,7 @@ fn launch(directory: &Path) -> Launch {
                 MemoryFile {
                     size: 64 << 20,
                     page_size: 2 << 20,
+                    node: None,
                 };
                 2
             ],

@@ -201,7 +201,11 @@ fn start(
 struct PipeMemory(Arc<Mutex<Vec<OwnedFd>>>);
 
 impl MemorySource for PipeMemory {
-    fn allocate(&self, mib: u64) -> Result<Vec<GuestMemory>, Failure> {
+    fn fits(&self, _: u64, _: u32) -> bool {
+        true
+    }
+
+    fn allocate(&self, mib: u64, node: Option<u32>) -> Result<Vec<GuestMemory>, Failure> {
         if mib > 4096 {
             return Err(Failure::new(
                 ErrorCode::InsufficientMemoryAvailable,
@@ -215,6 +219,7 @@ impl MemorySource for PipeMemory {
             layout: MemoryFile {
                 size: mib << 20,
                 page_size: 2 << 20,
+                node,
             },
         }])
     }
