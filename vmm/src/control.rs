@@ -154,13 +154,12 @@ impl<'a> Control<'a> {
 pub fn receive_instruction(socket: BorrowedFd<'_>) -> Result<Option<Instruction>, ControlError> {
     let mut message = [0; MAX_INSTRUCTION];
     match recv(socket, &mut message[..], RecvFlags::DONTWAIT | RecvFlags::TRUNC) {
-        Ok((_, 0)) => Err(ControlError::Closed),
+        Ok((_, 0)) | Err(Errno::CONNRESET) => Err(ControlError::Closed),
         Ok((_, length)) => {
             let message = message.get(..length).ok_or(ControlError::Truncated)?;
             Ok(Some(serde_json::from_slice(message)?))
         }
         Err(Errno::AGAIN | Errno::INTR) => Ok(None),
-        Err(Errno::CONNRESET) => Err(ControlError::Closed),
         Err(error) => Err(ControlError::Socket(error.into())),
     }
 }

@@ -15,7 +15,7 @@
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -86,17 +86,17 @@ fn look_at(id: &EnclaveId, path: &Path) -> Option<Inherited> {
         // Nothing was written down yet: the VMM, which lives only as long as its daemon until it has booted, is gone.
         Err(NoteError::Io(error)) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => {
-            tracing::warn!(enclave = %id, error = &error as &dyn std::error::Error, "an enclave is given up")
+            tracing::warn!(enclave = %id, error = &error as &dyn std::error::Error, "an enclave is given up");
         }
     }
-    remove(path.to_owned());
+    remove(path);
     None
 }
 
-fn remove(path: PathBuf) {
-    match fs::remove_dir_all(&path) {
+fn remove(path: &Path) {
+    match fs::remove_dir_all(path) {
         Ok(()) => {
-            tracing::warn!(path = %path.display(), "cleared what was left of an enclave that had not booted")
+            tracing::warn!(path = %path.display(), "cleared what was left of an enclave that had not booted");
         }
         Err(error) => tracing::warn!(path = %path.display(), %error, "cannot remove a leftover directory"),
     }
@@ -122,6 +122,7 @@ fn end(process: &OwnedFd, process_id: u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::PathBuf;
     use std::process::{Child, Command};
 
     use api::Measurements;

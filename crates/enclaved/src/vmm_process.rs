@@ -252,7 +252,7 @@ async fn ended(process: &mut Process) -> ProcessEnd {
         },
         Process::Stranger(process) => match process.readable().await {
             // It stays readable from then on, so the readiness is kept.
-            Ok(_) => ProcessEnd(NOT_OUR_CHILD.to_owned()),
+            Ok(()) => ProcessEnd(NOT_OUR_CHILD.to_owned()),
             Err(error) => ProcessEnd(format!("its end could not be seen: {error}")),
         },
         Process::Gone => ProcessEnd(NOT_OUR_CHILD.to_owned()),

@@ -81,7 +81,7 @@ mod tests {
         let mut stream = Vec::new();
         // A length that divides nothing, often enough to go round the file twice.
         for number in 0..60 {
-            let chunk: Vec<u8> = (0..CHUNK - 4321).map(|at| (at * 7 + number) as u8).collect();
+            let chunk: Vec<u8> = (number..=250).cycle().take(CHUNK - 4321).collect();
             stream.extend_from_slice(&chunk);
             history.append(&chunk, to_u64(stream.len())).unwrap();
 
@@ -96,7 +96,7 @@ mod tests {
     fn bytes_that_do_not_count_yet_change_nothing() {
         let file = tempfile::tempfile().unwrap();
         let history = HistoryFile::new(file.try_clone().unwrap());
-        let chunk = [b'a'; CHUNK];
+        let chunk = vec![b'a'; CHUNK];
         let mut written = 0;
         while written < to_u64(2 * HISTORY) {
             written += to_u64(CHUNK);
