@@ -27,14 +27,14 @@ use crate::{
     arch::{self, BootData, BootError, layout},
     bus::{Bus, BusDevice},
     control::{Control, Launch},
-    devices::{Absent, Console, I8042, Serial},
+    devices::{Absent, Console, I8042, Serial, SerialInterrupts},
     failure::LaunchError,
     load::{self, Loaded},
     log,
     memory::{self, ExclusiveMemory},
     probe::kvm_from,
     vcpu::{Buses, EndReporter, VcpuThreads},
-    vsock::unix::{UnixVsock, UnixVsockConfig, UnixVsockWorker},
+    vsock::unix::{UnixVsock, UnixVsockConfig},
 };
 
 /// How often vCPUs are asked whether they are halted for ever.
@@ -84,9 +84,9 @@ pub fn run(control: &Control<'_>) -> Result<ExitReason, LaunchError> {
     };
     let console = Console::new(console.map(File::from));
     let memory = Arc::new(memory);
-    let (buses, vsock) = attach_devices(&vm, &memory, config, &console, &end)?;
+    let (buses, workers) = attach_devices(&vm, &memory, config, &console, &end)?;
     let vcpus = boot_vcpus(&kvm, &vm, &memory, &loaded, &spec)?;
-    let mut events = event_loop(vsock, control, &end)?;
+    let mut events = event_loop(workers, control, &end)?;
     control.send(&Event::Started);
     let threads = VcpuThreads::start(vcpus, &spec.cpu_ids, &Arc::new(buses), &end)
         .map_err(LaunchError::system("starting vCPU threads"))?;
@@ -100,22 +100,26 @@ pub fn run(control: &Control<'_>) -> Result<ExitReason, LaunchError> {
     Ok(reason)
 }
 
-/// The buses with every device of the machine, and the half of vsock that the event loop runs.
+/// The halves of devices that the event loop runs.
+type Workers = Vec<Box<dyn MutEventSubscriber>>;
+
+/// The buses with every device of the machine, and what the event loop runs of them.
 fn attach_devices(
     vm: &VmFd,
     memory: &Arc<GuestMemoryMmap>,
     vsock: UnixVsockConfig,
     console: &Console,
     end: &EndReporter,
-) -> Result<(Buses, UnixVsockWorker), LaunchError> {
+) -> Result<(Buses, Workers), LaunchError> {
     let mut buses = Buses {
         ports: Bus::new("port"),
         mmio: Bus::new("mmio"),
     };
-    let serial = Serial::new(interrupt_line(vm, layout::SERIAL_IRQ)?, console.clone());
-    buses
-        .ports
-        .attach(layout::SERIAL_PORTS, Arc::new(Mutex::new(serial)));
+    let serial = Serial::new(interrupt_line(vm, layout::SERIAL_IRQ)?, console.clone())
+        .map_err(LaunchError::system("creating an eventfd"))?;
+    let serial = Arc::new(Mutex::new(serial));
+    buses.ports.attach(layout::SERIAL_PORTS, serial.clone());
+    let serial = SerialInterrupts::new(serial).map_err(LaunchError::system("creating a timer"))?;
     let end = end
         .try_clone()
         .map_err(LaunchError::system("creating an eventfd"))?;
@@ -141,7 +145,7 @@ fn attach_devices(
         failures: log::Limited::new(LOGGED_FAILURES),
     };
     buses.mmio.attach(layout::VSOCK_WINDOW, Arc::new(window));
-    Ok((buses, worker))
+    Ok((buses, vec![Box::new(worker), Box::new(serial)]))
 }
 
 /// A virtio device on the MMIO bus.
@@ -203,18 +207,16 @@ fn boot_vcpus(
 
 type EventLoop = EventManager<Box<dyn MutEventSubscriber>>;
 
-/// The event loop of the main thread: vsock, the end of the guest, the end of the daemon.
-fn event_loop(
-    vsock: UnixVsockWorker,
-    control: &Control<'_>,
-    end: &EndReporter,
-) -> Result<EventLoop, LaunchError> {
+/// The event loop of the main thread: devices, the end of the guest, the end of the daemon.
+fn event_loop(workers: Workers, control: &Control<'_>, end: &EndReporter) -> Result<EventLoop, LaunchError> {
     let failed = |error: event_manager::Error| LaunchError::System {
         what: "creating the event loop",
         source: io::Error::other(error.to_string()),
     };
     let mut events = EventLoop::new().map_err(failed)?;
-    events.add_subscriber(Box::new(vsock));
+    for worker in workers {
+        events.add_subscriber(worker);
+    }
     let socket = std::os::fd::AsFd::as_fd(control).as_raw_fd();
     events.add_subscriber(Box::new(DaemonWatch {
         socket,
