@@ -3,8 +3,9 @@
 //! Two shapes are understood: a directory that *is* the root file system, and the shape of AWS's second ramdisk, where it
 //! is in `rootfs/` beside the files `cmd` and `env` (and `workdir` and `user`, which are ours), one item per line.
 //!
-//! Names, owners, modes, links and device nodes are taken over. Times are not: a checkout or a copy has other times each
-//! day, and the same files must give the same enclave. Sockets are left out, as by tar: nobody listens at them any more.
+//! Names, owners, modes, links, device nodes and extended attributes are taken over. Times are not: a checkout or a copy
+//! has other times each day, and the same files must give the same enclave. Sockets are left out, as by tar: nobody
+//! listens at them any more.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
