@@ -58,6 +58,10 @@ fn fetched(packages: &[String], cache: &Path) -> Result<PathBuf, Error> {
         return Ok(tree);
     }
     let _lock = lock(cache)?;
+    if tree.exists() {
+        // Another machine's preparation has made it while this one waited.
+        return Ok(tree);
+    }
     let archives = cache.join("archives");
     fs::create_dir_all(archives.join("partial")).map_err(at("create", &archives))?;
     run(

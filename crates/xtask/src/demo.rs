@@ -2,6 +2,7 @@
 //! instance. What is shown is `demo.sh`, which anybody can type.
 
 use std::env;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
@@ -88,7 +89,7 @@ fn on_this_host(workspace: &Workspace, installation: &Installation, keep: bool) 
     shell.arg(script(workspace, "demo_on_host.sh", ON_HOST)?);
     shell
         .arg(script(workspace, "demo.sh", DEMO)?)
-        .arg(&installation.hello);
+        .arg(installation.hello.eif());
     if keep {
         shell.arg("keep");
     }
@@ -116,6 +117,9 @@ const ON_HOST: &str = include_str!("demo_on_host.sh");
 /// A script of this program as a file.
 fn script(workspace: &Workspace, name: &str, text: &str) -> Result<PathBuf, Error> {
     let path = workspace.output(name);
-    std::fs::write(&path, text).map_err(at("write", &path))?;
+    // In one step, because another demonstration may be reading it.
+    let unfinished = workspace.output(&format!("{name}-{}", std::process::id()));
+    fs::write(&unfinished, text).map_err(at("write", &unfinished))?;
+    fs::rename(&unfinished, &path).map_err(at("create", &path))?;
     Ok(path)
 }

@@ -8,10 +8,11 @@
 //! | `bench` | measures how an enclave starts |
 //! | `parent` | runs a command, or a shell, in a parent instance |
 //!
-//! The commands share their steps: Debian packages ([`packages`]), kernels ([`kernels`]), our programs ([`programs`]),
-//! the example enclave ([`hello`]), all of these together ([`installation`]), and the machine to run on ([`host`], [`parent`]). A step that has nothing to do takes
-//! no time, so each command simply asks for all it needs. What is built lies in cargo's target directory, except kernels
-//! and downloads, which outlive a checkout ([`workspace`]).
+//! The commands share their steps: Debian packages ([`apt`]), kernels ([`kernels`]), our programs ([`programs`]),
+//! the example enclave ([`hello`]), all of these together ([`installation`]), and the machine to run on ([`host`],
+//! [`parent`]). A step that has nothing to do takes no time, so each command simply asks for all it needs. What is built
+//! lies in cargo's target directory, except kernels and downloads, which outlive a checkout ([`workspace`]). Several
+//! commands may run side by side in one checkout.
 
 #![forbid(unsafe_code)]
 
@@ -19,12 +20,14 @@ mod apt;
 mod bench;
 mod cargo;
 mod demo;
+mod digest;
 mod error;
 mod hello;
 mod host;
 mod installation;
 mod kernels;
 mod lint;
+mod lock;
 mod oracle;
 mod parent;
 mod process;
