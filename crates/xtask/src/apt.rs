@@ -6,6 +6,7 @@ use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use crate::error::Error;
+use crate::host::is_root;
 use crate::process;
 use crate::workspace::Workspace;
 
@@ -126,12 +127,6 @@ fn is_installed(package: &str, listing: &str) -> bool {
     listing
         .lines()
         .any(|line| line.strip_prefix(package) == Some(" installed"))
-}
-
-fn is_root() -> bool {
-    use std::os::unix::fs::MetadataExt;
-    // The owner of /proc/self is the effective user of this process.
-    fs::metadata("/proc/self").is_ok_and(|metadata| metadata.uid() == 0)
 }
 
 /// Also true if there are none.

@@ -9,8 +9,8 @@ use crate::workspace::Workspace;
 
 /// Checks both, also the second if the first fails.
 pub(crate) fn run(workspace: &Workspace) -> Result<ExitCode, Error> {
-    let formatted = process::shown(&mut formatting(workspace))?;
-    let clean = process::shown(&mut lints(workspace))?;
+    let formatted = process::shown(&mut formatting(workspace))?.success();
+    let clean = process::shown(&mut lints(workspace))?.success();
     Ok(if formatted && clean {
         ExitCode::SUCCESS
     } else {

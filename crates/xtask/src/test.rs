@@ -73,9 +73,10 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> ExitCode {
 /// What needs nothing but the source.
 fn source_stages(workspace: &Workspace, steps: &mut Steps, report: &mut Report) {
     steps.announce("formatting");
-    report.check("formatting", process::shown(&mut lint::formatting(workspace)));
+    let shown = |mut command| process::shown(&mut command).map(|status| status.success());
+    report.check("formatting", shown(lint::formatting(workspace)));
     steps.announce("lints");
-    report.check("lints", process::shown(&mut lint::lints(workspace)));
+    report.check("lints", shown(lint::lints(workspace)));
     steps.announce("unit tests");
     report.tests("unit tests", process::counted(&mut unit_tests(workspace)));
 }
