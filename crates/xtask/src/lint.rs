@@ -1,17 +1,18 @@
-//! `cargo xtask lint`: formatting and lints, as continuous integration sees them.
+//! `cargo xtask lint`: formatting, lints and dependencies, as continuous integration sees them.
 
 use std::process::{Command, ExitCode};
 
 use crate::cargo::cargo;
 use crate::error::Error;
-use crate::process;
 use crate::workspace::Workspace;
+use crate::{dependencies, process};
 
-/// Checks both, also the second if the first fails.
+/// Checks all, also the next if one fails.
 pub(crate) fn run(workspace: &Workspace) -> Result<ExitCode, Error> {
     let formatted = process::shown(&mut formatting(workspace))?.success();
     let clean = process::shown(&mut lints(workspace))?.success();
-    Ok(if formatted && clean {
+    let sound = dependencies::check(workspace)?;
+    Ok(if formatted && clean && sound {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
