@@ -1,4 +1,4 @@
-//! `cargo xtask lint`: formatting, lints and dependencies, as continuous integration sees them.
+//! `cargo xtask lint`: formatting, lints, documentation and dependencies, as continuous integration sees them.
 
 use std::process::{Command, ExitCode};
 
@@ -11,8 +11,9 @@ use crate::{dependencies, process};
 pub(crate) fn run(workspace: &Workspace) -> Result<ExitCode, Error> {
     let formatted = process::shown(&mut formatting(workspace))?.success();
     let clean = process::shown(&mut lints(workspace))?.success();
+    let documented = process::shown(&mut documentation(workspace))?.success();
     let sound = dependencies::check(workspace)?;
-    Ok(if formatted && clean && sound {
+    Ok(if formatted && clean && documented && sound {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
@@ -30,5 +31,14 @@ pub(crate) fn formatting(workspace: &Workspace) -> Command {
 pub(crate) fn lints(workspace: &Workspace) -> Command {
     let mut command = cargo(workspace, "clippy");
     command.args(["--workspace", "--all-targets", "--", "--deny", "warnings"]);
+    command
+}
+
+/// `cargo doc` of our own crates, private items too: a link that leads nowhere is an error.
+pub(crate) fn documentation(workspace: &Workspace) -> Command {
+    let mut command = cargo(workspace, "doc");
+    command
+        .args(["--workspace", "--no-deps", "--document-private-items"])
+        .env("RUSTDOCFLAGS", "-Dwarnings");
     command
 }

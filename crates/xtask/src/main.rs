@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `demo` | builds everything and shows one enclave from its build to its end |
 //! | `test` | lints, unit tests and the end-to-end suites; what continuous integration runs |
-//! | `lint` | formatting, lints and dependencies only |
+//! | `lint` | formatting, lints, documentation and dependencies only |
 //! | `bench` | measures how an enclave starts |
 //! | `parent` | runs a command, or a shell, in a parent instance |
 //!
@@ -60,9 +60,9 @@ struct Arguments {
 enum Command {
     /// Build everything, then build, run, watch and end one enclave
     Demo(demo::Arguments),
-    /// Check formatting, lints and dependencies, then run all tests; or run some end-to-end suites
+    /// Check formatting, lints, documentation and dependencies, then run all tests; or run some end-to-end suites
     Test(test::Arguments),
-    /// Check formatting, lints and dependencies
+    /// Check formatting, lints, documentation and dependencies
     Lint,
     /// Run a command, or a shell, as root in a parent instance with everything installed
     ///

@@ -21,8 +21,8 @@ use crate::{apt, dependencies, lint, oracle, process};
 /// Steps of [`prepare`], and of the end-to-end tests.
 const END_TO_END_STEPS: usize = installation::STEPS + 4;
 
-/// Steps before and between: formatting, lints, dependencies, unit tests, tests with tools.
-const SOURCE_STEPS: usize = 5;
+/// Steps before and between: formatting, lints, documentation, dependencies, unit tests, tests with tools.
+const SOURCE_STEPS: usize = 6;
 
 /// Packages with tests that are ignored where their tools are missing: `eif_build`, QEMU and the parent kernel.
 const PACKAGES_WITH_TOOLS: [&str; 2] = ["crates/eif", "crates/parent-instance"];
@@ -77,6 +77,8 @@ fn source_stages(workspace: &Workspace, steps: &mut Steps, report: &mut Report) 
     report.check("formatting", shown(lint::formatting(workspace)));
     steps.announce("lints");
     report.check("lints", shown(lint::lints(workspace)));
+    steps.announce("documentation");
+    report.check("documentation", shown(lint::documentation(workspace)));
     let dependencies = steps.quiet("dependencies", || dependencies::check(workspace));
     report.check("dependencies", dependencies);
     steps.announce("unit tests");
