@@ -30,9 +30,14 @@ const XATTR_LIMIT: usize = 64 << 10;
 /// Longest start file: no argument list of Linux is longer.
 const START_FILE_LIMIT: u64 = 2 << 20;
 
+/// Whether the root file system is in `rootfs/`, beside `cmd`.
+pub(super) fn has_aws_shape(path: &Path) -> bool {
+    path.join("rootfs").is_dir() && path.join("cmd").is_file()
+}
+
 /// Reads the names and attributes of a directory. Every file gets the modification time `mtime`.
 pub(crate) fn read(path: &Path, mtime: u32, metadata_limit: u64) -> Result<(Tree, Execution), ImageError> {
-    let has_aws_shape = path.join("rootfs").is_dir() && path.join("cmd").is_file();
+    let has_aws_shape = has_aws_shape(path);
     let root = if has_aws_shape {
         path.join("rootfs")
     } else {
