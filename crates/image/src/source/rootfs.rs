@@ -141,6 +141,11 @@ impl Scan {
 
     /// Takes over one file. `name` is relative to the root.
     fn add(&mut self, name: &Path, metadata: &Metadata) -> Result<(), ImageError> {
+        let file_type = metadata.file_type();
+        if file_type.is_socket() {
+            // It has no first name in the tree that a second one could be linked to.
+            return Ok(());
+        }
         let path = self.root.join(name);
         let entry_error = |source: TreeError| ImageError::Entry {
             path: path.clone(),
@@ -158,7 +163,6 @@ impl Scan {
             path: path.clone(),
             source,
         };
-        let file_type = metadata.file_type();
         let (major, minor) = (
             rustix::fs::major(metadata.rdev()),
             rustix::fs::minor(metadata.rdev()),
