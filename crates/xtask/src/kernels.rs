@@ -86,7 +86,11 @@ pub(crate) fn built(workspace: &Workspace, kind: Kind) -> Result<Kernel, Error> 
     Ok(Kernel(directory))
 }
 
-/// Whatever can change the kernel: its configuration, the build script, the source's version.
+/// What the checkout and Debian's source say of the kernel: its configuration, the build script, the source's version.
+///
+/// The compiler is not part of it although the bytes, and so PCR0, depend on it: a kernel that an earlier compiler of this
+/// machine built runs as well, and is not worth minutes after each update. Who compares measurements between machines
+/// needs the same compiler on both, and an empty cache after an update.
 fn key(workspace: &Workspace, kind: Kind) -> Result<String, Error> {
     let fragment = workspace.file(&format!("images/kernel/{}.config", kind.name()));
     let script = workspace.file("images/kernel/build.sh");
