@@ -51,8 +51,8 @@ pub(crate) enum Command {
 Example:
   nitro-cli build-enclave --docker-uri ./hello-rootfs --output-file hello.eif")]
 pub(crate) struct BuildEnclave {
-    /// The image: an OCI image layout (directory or tar archive), a `docker save` archive, either with `:NAME` appended
-    /// if it holds several images, or a root file system directory
+    /// The image: an OCI image layout or a `docker save` archive (each a directory or a tar archive), either with `:NAME`
+    /// appended if it holds several images, or a root file system directory
     #[arg(long, value_name = "PATH")]
     pub(crate) docker_uri: OsString,
 

@@ -28,6 +28,8 @@ struct ImageFile {
     path: String,
     mode: u32,
     contents: Vec<u8>,
+    /// Extended attributes: name and value.
+    xattrs: Vec<(String, Vec<u8>)>,
 }
 
 impl ContainerImage {
@@ -56,7 +58,20 @@ impl ContainerImage {
             path: path.to_owned(),
             mode,
             contents: contents.into(),
+            xattrs: Vec::new(),
         });
+        self
+    }
+
+    /// One more extended attribute of a file of the image.
+    ///
+    /// # Panics
+    /// If there is no such file.
+    #[must_use]
+    pub fn with_attribute(mut self, path: &str, name: &str, value: &[u8]) -> Self {
+        let mut files = self.files.iter_mut();
+        let file = files.find(|file| file.path == path).expect("a file of the image");
+        file.xattrs.push((name.to_owned(), value.to_vec()));
         self
     }
 
@@ -117,6 +132,10 @@ impl ContainerImage {
             fs::create_dir_all(path.parent().expect("a parent")).expect("create a directory");
             fs::write(&path, &file.contents).expect("write a file");
             fs::set_permissions(&path, fs::Permissions::from_mode(file.mode)).expect("change the mode");
+            for (name, value) in &file.xattrs {
+                let flags = rustix::fs::XattrFlags::empty();
+                rustix::fs::setxattr(&path, name, value, flags).expect("set an attribute");
+            }
         }
         let command = [&self.entrypoint[..], &self.cmd[..]].concat();
         for (name, lines) in [
@@ -209,6 +228,16 @@ impl ContainerImage {
                 .expect("append a directory");
         }
         for file in &self.files {
+            let name = |name: &str| format!("SCHILY.xattr.{name}");
+            let records: Vec<_> = file
+                .xattrs
+                .iter()
+                .map(|(key, value)| (name(key), value))
+                .collect();
+            let records = records
+                .iter()
+                .map(|(key, value)| (key.as_str(), value.as_slice()));
+            archive.append_pax_extensions(records).expect("append attributes");
             append(&mut archive, &file.path, file.mode, &file.contents);
         }
         archive.into_inner().expect("finish the layer")

@@ -101,6 +101,7 @@ fn the_same_image_in_every_form_measures_the_same() {
     let _world = World::enter();
     let image = ContainerImage::of_application("idle", &["one", "two words"])
         .with_file("etc/settings", 0o640, "colour = blue\n")
+        .with_attribute("etc/settings", "user.note", b"two words")
         .with_env(&["PATH=/bin", "MODE=test"])
         .with_working_dir("/etc")
         .with_user("12:34");
@@ -192,6 +193,53 @@ fn entrypoint_cmd_env_workdir_and_user_hold_inside_the_enclave() {
     ] {
         assert!(lines.contains(&expected), "{expected}\nis not in\n{text}");
     }
+}
+
+#[test]
+fn extended_attributes_hold_inside_the_enclave() {
+    /// Version 2 of the kernel's `struct vfs_cap_data`: CAP_NET_BIND_SERVICE, permitted and effective.
+    const BIND_SERVICE: &[u8] = b"\x01\0\0\x02\0\x04\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
+    /// Version 2 of the kernel's ACLs: owner rwx, user 4711 r-x, group r-x, mask r-x, others r-x.
+    const ACL: &[u8] = b"\x02\0\0\0\
+        \x01\0\x07\0\xff\xff\xff\xff\
+        \x02\0\x05\0\x67\x12\0\0\
+        \x04\0\x05\0\xff\xff\xff\xff\
+        \x10\0\x05\0\xff\xff\xff\xff\
+        \x20\0\x05\0\xff\xff\xff\xff";
+    let _world = World::enter();
+    let host = Host::of_the_parent();
+    let eif = eifs::path("attributes.eif");
+    let program = "bin/circumstances";
+    ContainerImage::of_application("circumstances", &[])
+        .with_attribute(program, "security.capability", BIND_SERVICE)
+        .with_attribute(program, "user.note", b"two words")
+        .with_attribute(program, "system.posix_acl_access", ACL)
+        .with_file("etc/settings", 0o644, "x")
+        .with_attribute("etc/settings", "nonsense", b"")
+        .with_user("1234")
+        .build(&eif);
+
+    let enclave = Launch::of(&eif).in_debug_mode().run(&host);
+    let mut console = enclave.console();
+    console.wait_for("end of circumstances");
+
+    let text = console.stdout();
+    let capability = format!("xattr: security.capability={}", BIND_SERVICE.escape_ascii());
+    let acl = format!("xattr: system.posix_acl_access={}", ACL.escape_ascii());
+    for expected in [
+        "uid: 1234",
+        "capabilities: 0000000000000400",
+        &capability,
+        &acl,
+        "xattr: user.note=two words",
+    ] {
+        assert!(
+            text.lines().any(|line| line.trim_end() == expected),
+            "{expected}\nis not in\n{text}"
+        );
+    }
+    let refused = "cannot set the extended attribute nonsense of /etc/settings";
+    assert!(text.contains(refused), "{text}");
 }
 
 #[test]

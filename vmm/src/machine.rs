@@ -30,14 +30,14 @@ use crate::{
     arch::{self, BootData, BootError, layout},
     bus::{Bus, BusDevice},
     control::{self, Control, Launch},
-    devices::{Absent, Console, I8042, Serial},
+    devices::{Absent, Console, I8042, Serial, SerialInterrupts},
     failure::LaunchError,
     load::{self, Loaded},
     log,
     memory::{self, ExclusiveMemory},
     probe::kvm_from,
     vcpu::{Buses, EndReporter, Placement, VcpuThreads},
-    vsock::unix::{UnixVsock, UnixVsockConfig, UnixVsockWorker},
+    vsock::unix::{UnixVsock, UnixVsockConfig},
 };
 
 /// How often vCPUs are asked whether they are halted for ever.
@@ -88,9 +88,9 @@ pub fn run(control: &Control<'_>) -> Result<ExitReason, LaunchError> {
     };
     let console = Console::new(console.map(File::from));
     let memory = Arc::new(memory);
-    let (buses, vsock) = attach_devices(&vm, &memory, config, &console, &end)?;
+    let (buses, workers) = attach_devices(&vm, &memory, config, &console, &end)?;
     let vcpus = boot_vcpus(&kvm, &vm, &memory, &loaded, &spec)?;
-    let mut events = event_loop(vsock, control, &end)?;
+    let mut events = event_loop(workers, control, &end)?;
     control.send(&Event::Started);
     let place = Placement {
         cpu_ids: &spec.cpu_ids,
@@ -108,22 +108,26 @@ pub fn run(control: &Control<'_>) -> Result<ExitReason, LaunchError> {
     Ok(reason)
 }
 
-/// The buses with every device of the machine, and the half of vsock that the event loop runs.
+/// The halves of devices that the event loop runs.
+type Workers = Vec<Box<dyn MutEventSubscriber>>;
+
+/// The buses with every device of the machine, and what the event loop runs of them.
 fn attach_devices(
     vm: &VmFd,
     memory: &Arc<GuestMemoryMmap>,
     vsock: UnixVsockConfig,
     console: &Console,
     end: &EndReporter,
-) -> Result<(Buses, UnixVsockWorker), LaunchError> {
+) -> Result<(Buses, Workers), LaunchError> {
     let mut buses = Buses {
         ports: Bus::new("port"),
         mmio: Bus::new("mmio"),
     };
-    let serial = Serial::new(interrupt_line(vm, layout::SERIAL_IRQ)?, console.clone());
-    buses
-        .ports
-        .attach(layout::SERIAL_PORTS, Arc::new(Mutex::new(serial)));
+    let serial = Serial::new(interrupt_line(vm, layout::SERIAL_IRQ)?, console.clone())
+        .map_err(LaunchError::system("creating an eventfd"))?;
+    let serial = Arc::new(Mutex::new(serial));
+    buses.ports.attach(layout::SERIAL_PORTS, serial.clone());
+    let serial = SerialInterrupts::new(serial).map_err(LaunchError::system("creating a timer"))?;
     let end = end
         .try_clone()
         .map_err(LaunchError::system("creating an eventfd"))?;
@@ -149,7 +153,7 @@ fn attach_devices(
         failures: log::Limited::new(LOGGED_FAILURES),
     };
     buses.mmio.attach(layout::VSOCK_WINDOW, Arc::new(window));
-    Ok((buses, worker))
+    Ok((buses, vec![Box::new(worker), Box::new(serial)]))
 }
 
 /// A virtio device on the MMIO bus.
@@ -211,9 +215,9 @@ fn boot_vcpus(
 
 type EventLoop<'a> = EventManager<Box<dyn MutEventSubscriber + 'a>>;
 
-/// The event loop of the main thread: vsock, the end of the guest, the daemon.
+/// The event loop of the main thread: devices, the end of the guest, the daemon.
 fn event_loop<'a>(
-    vsock: UnixVsockWorker,
+    workers: Workers,
     control: &'a Control<'_>,
     end: &EndReporter,
 ) -> Result<EventLoop<'a>, LaunchError> {
@@ -222,7 +226,9 @@ fn event_loop<'a>(
         source: io::Error::other(error.to_string()),
     };
     let mut events = EventLoop::new().map_err(failed)?;
-    events.add_subscriber(Box::new(vsock));
+    for worker in workers {
+        events.add_subscriber(worker);
+    }
     events.add_subscriber(Box::new(DaemonWatch {
         socket: control.as_fd(),
         end: clone_of(end)?,

@@ -4,14 +4,15 @@
 //! |---|---|
 //! | `demo` | builds everything and shows one enclave from its build to its end |
 //! | `test` | lints, unit tests and the end-to-end suites; what continuous integration runs |
-//! | `lint` | formatting and lints only |
+//! | `lint` | formatting, lints, documentation and dependencies only |
 //! | `bench` | measures how an enclave starts |
 //! | `parent` | runs a command, or a shell, in a parent instance |
 //!
-//! The commands share their steps: Debian packages ([`packages`]), kernels ([`kernels`]), our programs ([`programs`]),
-//! the example enclave ([`hello`]), all of these together ([`installation`]), and the machine to run on ([`host`], [`parent`]). A step that has nothing to do takes
-//! no time, so each command simply asks for all it needs. What is built lies in cargo's target directory, except kernels
-//! and downloads, which outlive a checkout ([`workspace`]).
+//! The commands share their steps: Debian packages ([`apt`]), kernels ([`kernels`]), our programs ([`programs`]),
+//! the example enclave ([`hello`]), all of these together ([`installation`]), and the machine to run on ([`host`],
+//! [`parent`]). A step that has nothing to do takes no time, so each command simply asks for all it needs. What is built
+//! lies in cargo's target directory, except kernels and downloads, which outlive a checkout ([`workspace`]). Several
+//! commands may run side by side in one checkout.
 
 #![forbid(unsafe_code)]
 
@@ -19,12 +20,15 @@ mod apt;
 mod bench;
 mod cargo;
 mod demo;
+mod dependencies;
+mod digest;
 mod error;
 mod hello;
 mod host;
 mod installation;
 mod kernels;
 mod lint;
+mod lock;
 mod oracle;
 mod parent;
 mod process;
@@ -56,9 +60,9 @@ struct Arguments {
 enum Command {
     /// Build everything, then build, run, watch and end one enclave
     Demo(demo::Arguments),
-    /// Check formatting and lints, then run all tests; or run some end-to-end suites
+    /// Check formatting, lints, documentation and dependencies, then run all tests; or run some end-to-end suites
     Test(test::Arguments),
-    /// Check formatting and lints
+    /// Check formatting, lints, documentation and dependencies
     Lint,
     /// Run a command, or a shell, as root in a parent instance with everything installed
     ///

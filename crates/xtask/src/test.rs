@@ -16,13 +16,13 @@ use crate::report::{Outcome, Report};
 use crate::steps::Steps;
 use crate::suites::{self, Suite, Suites};
 use crate::workspace::Workspace;
-use crate::{apt, lint, oracle, process};
+use crate::{apt, dependencies, lint, oracle, process};
 
 /// Steps of [`prepare`], and of the end-to-end tests.
 const END_TO_END_STEPS: usize = installation::STEPS + 4;
 
-/// Steps before and between: formatting, lints, unit tests, tests with tools.
-const SOURCE_STEPS: usize = 4;
+/// Steps before and between: formatting, lints, documentation, dependencies, unit tests, tests with tools.
+const SOURCE_STEPS: usize = 6;
 
 /// Packages with tests that are ignored where their tools are missing: `eif_build`, QEMU and the parent kernel.
 const PACKAGES_WITH_TOOLS: [&str; 2] = ["crates/eif", "crates/parent-instance"];
@@ -73,9 +73,14 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> ExitCode {
 /// What needs nothing but the source.
 fn source_stages(workspace: &Workspace, steps: &mut Steps, report: &mut Report) {
     steps.announce("formatting");
-    report.check("formatting", process::shown(&mut lint::formatting(workspace)));
+    let shown = |mut command| process::shown(&mut command).map(|status| status.success());
+    report.check("formatting", shown(lint::formatting(workspace)));
     steps.announce("lints");
-    report.check("lints", process::shown(&mut lint::lints(workspace)));
+    report.check("lints", shown(lint::lints(workspace)));
+    steps.announce("documentation");
+    report.check("documentation", shown(lint::documentation(workspace)));
+    let dependencies = steps.quiet("dependencies", || dependencies::check(workspace));
+    report.check("dependencies", dependencies);
     steps.announce("unit tests");
     report.tests("unit tests", process::counted(&mut unit_tests(workspace)));
 }

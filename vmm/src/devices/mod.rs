@@ -4,7 +4,9 @@
 mod absent;
 mod i8042;
 mod serial;
+mod serial_interrupts;
 
 pub use absent::Absent;
 pub use i8042::I8042;
 pub use serial::{Console, ConsoleOutput, Serial};
+pub use serial_interrupts::SerialInterrupts;
