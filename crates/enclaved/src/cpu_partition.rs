@@ -7,7 +7,7 @@
 //! the scheduler balances nothing onto them.
 //!
 //! ```text
-//!   /sys/fs/cgroup/enclaved/           cpuset.cpus.exclusive: the whole pool, so that parts of it can be given on
+//!   /sys/fs/cgroup/enclaved-…/         cpuset.cpus.exclusive: the whole pool, so that parts of it can be given on
 //!     <enclave id>/                    the VMM process; its event loop runs on the parent's CPUs
 //!       vcpus/                         threaded, cpuset.cpus.partition = isolated: the vCPU threads, which move here themselves
 //! ```
@@ -34,6 +34,7 @@ use crate::interrupts;
 /// Where control groups are.
 pub const CGROUP_ROOT: &str = "/sys/fs/cgroup";
 
+/// Begins the name of a daemon's group; its run directory follows, since two daemons must not clear each other's groups.
 const GROUP: &str = "enclaved";
 const VCPUS: &str = "vcpus";
 
@@ -78,9 +79,10 @@ impl CpuPartitions {
         Self { group: None }
     }
 
-    /// Partitions of `pool`, in the hierarchy at `root`, usually [`CGROUP_ROOT`]. Says in the log if there can be none.
-    pub fn open(root: &Path, pool: &BTreeSet<u32>) -> Self {
-        match prepare(root, pool) {
+    /// Partitions of `pool`, in the hierarchy at `root`, usually [`CGROUP_ROOT`], for the daemon of this run directory. Says in
+    /// the log if there can be none.
+    pub fn open(root: &Path, run_directory: &Path, pool: &BTreeSet<u32>) -> Self {
+        match prepare(root, run_directory, pool) {
             Ok(group) => Self { group: Some(group) },
             Err(error) => {
                 let why = error_chain(&error);
@@ -139,9 +141,19 @@ impl CpuPartitions {
         };
         for entry in fs::read_dir(group).into_iter().flatten().flatten() {
             let id: Option<EnclaveId> = entry.file_name().to_str().and_then(|name| name.parse().ok());
-            if id.is_some_and(|id| !living.contains(&id)) {
+            if id.is_some_and(|id| !living.contains(&id)) && !is_populated(&entry.path()) {
                 remove(&entry.path());
             }
+        }
+    }
+}
+
+/// The group of all enclaves goes with the last daemon that has none left.
+impl Drop for CpuPartitions {
+    fn drop(&mut self) {
+        if let Some(group) = &self.group {
+            // Refused as long as there are groups of enclaves in it, which then are the next daemon's.
+            let _ = fs::remove_dir(group);
         }
     }
 }
@@ -221,7 +233,7 @@ impl Drop for Partition {
 }
 
 /// Makes the group of all enclaves.
-fn prepare(root: &Path, pool: &BTreeSet<u32>) -> Result<PathBuf, PartitionError> {
+fn prepare(root: &Path, run_directory: &Path, pool: &BTreeSet<u32>) -> Result<PathBuf, PartitionError> {
     let controllers = fs::read_to_string(root.join("cgroup.controllers")).unwrap_or_default();
     if !controllers
         .split_ascii_whitespace()
@@ -229,14 +241,30 @@ fn prepare(root: &Path, pool: &BTreeSet<u32>) -> Result<PathBuf, PartitionError>
     {
         return Err(PartitionError::NoController(root.to_owned()));
     }
-    let group = root.join(GROUP);
+    let group = group_of(root, run_directory);
     write(&root.join("cgroup.subtree_control"), "+cpuset")?;
-    if !group.is_dir() {
+    let is_new = !group.is_dir();
+    if is_new {
         make_directory(&group)?;
     }
-    write(&group.join("cgroup.subtree_control"), "+cpuset")?;
-    write(&group.join("cpuset.cpus.exclusive"), &list(pool))?;
-    Ok(group)
+    let prepared = write(&group.join("cgroup.subtree_control"), "+cpuset")
+        .and_then(|()| write(&group.join("cpuset.cpus.exclusive"), &list(pool)));
+    if prepared.is_err() && is_new {
+        // Nothing is in it yet.
+        let _ = fs::remove_dir(&group);
+    }
+    prepared.map(|()| group)
+}
+
+fn group_of(root: &Path, run_directory: &Path) -> PathBuf {
+    let place = run_directory.to_string_lossy().replace('/', "-");
+    root.join(format!("{GROUP}{place}"))
+}
+
+/// Whether a group has processes; a group that is not there has none.
+fn is_populated(group: &Path) -> bool {
+    let events = fs::read_to_string(group.join("cgroup.events")).unwrap_or_default();
+    events.lines().any(|line| line == "populated 1")
 }
 
 fn make_directory(path: &Path) -> Result<(), PartitionError> {
@@ -299,7 +327,7 @@ mod tests {
             if let Some(controllers) = controllers {
                 fs::write(root.path().join("cgroup.controllers"), controllers).unwrap();
             }
-            let partitions = CpuPartitions::open(root.path(), &[2, 3].into());
+            let partitions = CpuPartitions::open(root.path(), Path::new("/run/enclaved"), &[2, 3].into());
 
             let id: EnclaveId = "i-0-enc1".parse().unwrap();
             let isolated = partitions.isolate(&id, &[2], root.path()).unwrap();
@@ -308,13 +336,13 @@ mod tests {
             assert!(partitions.inherited(&id, &[2], root.path()).is_none());
             partitions.clear_all_but(&[]);
         }
-        assert!(!root.path().join(GROUP).exists());
+        assert!(!root.path().join("enclaved-run-enclaved").exists());
     }
 
     #[test]
     fn groups_of_enclaves_that_are_gone_are_removed_and_others_stay() {
         let root = tempfile::tempdir().unwrap();
-        let group = root.path().join(GROUP);
+        let group = group_of(root.path(), Path::new("/run/enclaved"));
         for enclave in ["i-0-enc1", "i-0-enc2", "somebody-elses"] {
             fs::create_dir_all(group.join(enclave)).unwrap();
         }

@@ -49,7 +49,7 @@ fn serve(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     raise_descriptor_limit();
     start_log(arguments.log_format);
     let vmm = find_vmm(arguments.vmm.as_deref())?;
-    let machine = Machine::this_one().map_err(StartError::from)?;
+    let machine = Machine::this_one(&arguments.run_directory).map_err(StartError::from)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
         .enable_all()

@@ -45,16 +45,20 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// The machine this process runs on.
+    /// The machine this process runs on, for the daemon of this run directory.
     ///
     /// # Errors
     /// If the CPUs cannot be read from sysfs.
-    pub fn this_one() -> Result<Self, TopologyError> {
+    pub fn this_one(run_directory: &Path) -> Result<Self, TopologyError> {
         let cores = topology::read_cores(Path::new(topology::SYSFS))?;
         let cpus = CpuPool::without_cpu_0(cores);
         Ok(Self {
             instance: InstanceId::read(Path::new(crate::ids::BOARD_ASSET_TAG)),
-            partitions: CpuPartitions::open(Path::new(cpu_partition::CGROUP_ROOT), &cpus.cpus()),
+            partitions: CpuPartitions::open(
+                Path::new(cpu_partition::CGROUP_ROOT),
+                run_directory,
+                &cpus.cpus(),
+            ),
             cpus,
             memory: Box::new(Hugepages::new(Path::new(hugepages::SYSFS))),
             kvm: PathBuf::from("/dev/kvm"),
