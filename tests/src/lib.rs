@@ -50,4 +50,4 @@ pub use command::{Finished, Running, processes_named, run, send_signal};
 pub use container_image::{ContainerImage, build_enclave};
 pub use daemon::{OwnDaemon, new_run_directory};
 pub use enclave::{Enclave, Host, Launch};
-pub use world::World;
+pub use world::{Checkpoint, World};
