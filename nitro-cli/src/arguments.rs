@@ -40,6 +40,7 @@ pub(crate) enum Command {
     BuildEnclave(BuildEnclave),
     RunEnclave(RunEnclave),
     DescribeEnclaves(DescribeEnclaves),
+    DescribePools(DescribePools),
     Console(Console),
     TerminateEnclave(TerminateEnclave),
     DescribeEif(DescribeEif),
@@ -124,6 +125,13 @@ pub(crate) struct DescribeEnclaves {
     #[arg(long)]
     pub(crate) ended: bool,
 }
+
+/// Show the CPUs and hugepages that enclaves may have, and who holds them
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  nitro-cli describe-pools")]
+pub(crate) struct DescribePools {}
 
 /// Watch the console of an enclave that runs in debug mode
 #[derive(Debug, Args)]

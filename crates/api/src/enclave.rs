@@ -122,6 +122,51 @@ pub struct EndedEnclave {
     pub console: Vec<String>,
 }
 
+/// What the parent has for enclaves, and who holds it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pools {
+    /// Each core that enclaves may have.
+    #[serde(rename = "Cores")]
+    pub cores: Vec<PoolCore>,
+    /// The hugepages of each node and size.
+    #[serde(rename = "Hugepages")]
+    pub hugepages: Vec<PoolHugepages>,
+}
+
+/// A core that enclaves may have.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoolCore {
+    /// The NUMA node.
+    #[serde(rename = "NUMANode")]
+    pub node: u32,
+    /// The core's CPUs: its hardware threads.
+    #[serde(rename = "CPUIDs")]
+    pub cpus: Vec<u32>,
+    /// The enclave that holds it.
+    #[serde(rename = "EnclaveID")]
+    pub enclave_id: Option<String>,
+    /// Its name.
+    #[serde(rename = "EnclaveName")]
+    pub enclave_name: Option<String>,
+}
+
+/// Hugepages of one size on one node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoolHugepages {
+    /// The NUMA node.
+    #[serde(rename = "NUMANode")]
+    pub node: u32,
+    /// The size of a page, in MiB.
+    #[serde(rename = "PageSizeMiB")]
+    pub page_size_mib: u64,
+    /// How many there are.
+    #[serde(rename = "Total")]
+    pub total: u64,
+    /// How many of them no enclave and no other program has or was promised.
+    #[serde(rename = "Free")]
+    pub free: u64,
+}
+
 /// One element of what `terminate-enclave` prints.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EnclaveTermination {

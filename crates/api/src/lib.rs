@@ -25,7 +25,7 @@ pub mod vmm;
 
 pub use enclave::{
     ApplicationEnd, EnclaveDescription, EnclaveFlags, EnclaveRunInfo, EnclaveState, EnclaveTermination,
-    EndedEnclave, Measurements,
+    EndedEnclave, Measurements, PoolCore, PoolHugepages, Pools,
 };
 pub use error::{ErrorCode, Failure};
 pub use request::{CpuSelection, Reply, Request, RunEnclave, Selector};

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::{ErrorCode, Failure, Reply, Request, RunEnclave, Selector};
+use api::{ErrorCode, Failure, Pools, Reply, Request, RunEnclave, Selector};
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 
@@ -60,6 +60,7 @@ async fn answer<L: Launcher>(
             return Err(Failure::new(ErrorCode::InvalidCommand, message));
         }
         (Request::DescribeEnclaves, None) => Reply::Enclaves(daemon.registry.describe()),
+        (Request::DescribePools, None) => Reply::Pools(pools(daemon)?),
         (Request::EndedEnclaves, None) => Reply::Ended(daemon.registry.ended()),
         (Request::TerminateEnclave(selector), None) => terminate(daemon, &selector).await?,
         (Request::Console(selector), None) => return console(stream, daemon, &selector).await,
@@ -114,6 +115,14 @@ async fn run<L: Launcher>(
             None => return Ok(()),
         }
     }
+}
+
+fn pools<L: Launcher>(daemon: &Shared<L>) -> Result<Pools, Failure> {
+    let pool = CurrentPool::take(&daemon.machine.cpus, daemon.run_directory.path())?;
+    Ok(Pools {
+        cores: daemon.registry.cores(&pool.cpus),
+        hugepages: daemon.machine.memory.pools(),
+    })
 }
 
 /// Looking at a file can take for ever, if it is on a file system that somebody's process serves; the daemon does not
@@ -177,6 +186,7 @@ fn kind(request: &Request) -> &'static str {
     match request {
         Request::RunEnclave(_) => "run-enclave",
         Request::DescribeEnclaves => "describe-enclaves",
+        Request::DescribePools => "describe-pools",
         Request::EndedEnclaves => "ended-enclaves",
         Request::TerminateEnclave(_) => "terminate-enclave",
         Request::Console(_) => "console",

@@ -10,7 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use api::{
     ApplicationEnd, EnclaveDescription, EnclaveFlags, EnclaveRunInfo, EnclaveState, EnclaveTermination,
-    EndedEnclave, ErrorCode, Failure, Measurements, RunEnclave, Selector,
+    EndedEnclave, ErrorCode, Failure, Measurements, PoolCore, RunEnclave, Selector,
 };
 use tokio::sync::watch;
 
@@ -198,6 +198,25 @@ impl Registry {
     /// Remembers the enclaves that have ended from here on, and those that `ended` holds already.
     pub fn remember(&self, ended: EndedEnclaves) {
         self.lock().ended = ended;
+    }
+
+    /// The cores of `pool`, each with the enclave that holds it.
+    pub fn cores(&self, pool: &CpuPool) -> Vec<PoolCore> {
+        let inner = self.lock();
+        let holder = |cpus: &[u32]| {
+            let mut records = inner.records.values();
+            records.find(|record| record.facts.cpu_ids.iter().any(|cpu| cpus.contains(cpu)))
+        };
+        let cores = pool.cores().iter().map(|core| {
+            let holder = holder(&core.cpus);
+            PoolCore {
+                node: core.node,
+                cpus: core.cpus.clone(),
+                enclave_id: holder.map(|record| record.facts.id.to_string()),
+                enclave_name: holder.map(|record| record.facts.name.clone()),
+            }
+        });
+        cores.collect()
     }
 
     /// The enclaves that have ended lately, oldest first.

@@ -6,7 +6,8 @@ use std::path::Path;
 
 use api::{
     CpuSelection, EnclaveDescription, EnclaveFlags, EnclaveRunInfo, EnclaveState, EnclaveTermination,
-    EndedEnclave, ErrorCode, Failure, Measurements, Reply, Request, RunEnclave, Selector,
+    EndedEnclave, ErrorCode, Failure, Measurements, PoolCore, PoolHugepages, Pools, Reply, Request,
+    RunEnclave, Selector,
 };
 use tempfile::TempDir;
 
@@ -352,6 +353,37 @@ fn ended_enclaves_are_listed_with_reason_exit_code_times_and_last_words() {
         }])
     );
     assert_eq!(daemon.finish_one().request, Request::EndedEnclaves);
+}
+
+#[test]
+fn pools_are_shown_with_who_holds_them() {
+    let daemon = FakeDaemon::replying(vec![Reply::Pools(Pools {
+        cores: vec![PoolCore {
+            node: 1,
+            cpus: vec![2, 3],
+            enclave_id: Some("i-0-enc1".into()),
+            enclave_name: Some("hello".into()),
+        }],
+        hugepages: vec![PoolHugepages {
+            node: 1,
+            page_size_mib: 2,
+            total: 256,
+            free: 64,
+        }],
+    })]);
+
+    let finished = Program::new(["describe-pools"]).daemon(&daemon).run();
+
+    assert_eq!((finished.code, finished.stderr.as_str()), (0, ""));
+    let printed: serde_json::Value = serde_json::from_str(&finished.stdout).unwrap();
+    assert_eq!(
+        printed,
+        serde_json::json!({
+            "Cores": [{"NUMANode": 1, "CPUIDs": [2, 3], "EnclaveID": "i-0-enc1", "EnclaveName": "hello"}],
+            "Hugepages": [{"NUMANode": 1, "PageSizeMiB": 2, "Total": 256, "Free": 64}]
+        })
+    );
+    assert_eq!(daemon.finish_one().request, Request::DescribePools);
 }
 
 #[test]

@@ -56,6 +56,11 @@ impl CpuPool {
         }
     }
 
+    /// Every core of the pool, ordered by its lowest CPU.
+    pub fn cores(&self) -> &[Core] {
+        &self.cores
+    }
+
     /// All CPUs of the pool, free or not.
     pub fn cpus(&self) -> BTreeSet<u32> {
         self.cores

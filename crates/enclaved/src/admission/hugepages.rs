@@ -19,11 +19,12 @@
 //! 1 GiB pages for the whole gibibytes, as far as such pages are free; 2 MiB pages for the rest. Nothing is wasted: more than
 //! was asked for is only what fills the last page of 2 MiB.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use api::vmm::MemoryFile;
-use api::{ErrorCode, Failure};
+use api::{ErrorCode, Failure, PoolHugepages};
 use memmap2::MmapOptions;
 use rustix::fs::MemfdFlags;
 
@@ -124,6 +125,21 @@ impl Hugepages {
             .saturating_sub(self.count(size, None, "resv_hugepages"))
     }
 
+    /// The NUMA nodes, ascending; node 0 on a machine that lists none.
+    fn nodes(&self) -> BTreeSet<u32> {
+        let entries = fs::read_dir(self.sysfs.join("devices/system/node"));
+        let mut nodes: BTreeSet<u32> = entries
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter_map(|entry| entry.file_name().to_str()?.strip_prefix("node")?.parse().ok())
+            .collect();
+        if nodes.is_empty() {
+            nodes.insert(0);
+        }
+        nodes
+    }
+
     fn free_pages(&self, node: Option<u32>) -> Pages {
         Pages {
             gigabyte: self.free(PageSize::Gigabyte, node),
@@ -191,6 +207,25 @@ impl MemorySource for Hugepages {
                 }
             }
         }
+    }
+
+    fn pools(&self) -> Vec<PoolHugepages> {
+        let nodes = self.nodes();
+        // A machine without nodes, and one with one, has no account for each.
+        let several = nodes.len() > 1;
+        let mut pools = Vec::new();
+        for node in nodes {
+            let counted = several.then_some(node);
+            for size in PageSize::ALL {
+                pools.push(PoolHugepages {
+                    node,
+                    page_size_mib: size.bytes() / MIB,
+                    total: self.count(size, counted, "nr_hugepages"),
+                    free: self.free(size, counted),
+                });
+            }
+        }
+        pools
     }
 
     fn fits(&self, mib: u64, node: u32) -> bool {
@@ -291,6 +326,16 @@ mod tests {
         pages(sysfs.path(), NODE_1, 2048, 100, 90, 0);
         let hugepages = Hugepages::new(sysfs.path());
 
+        fs::create_dir_all(sysfs.path().join("devices/system/node/node0")).unwrap();
+        let pools: Vec<_> = hugepages
+            .pools()
+            .into_iter()
+            .map(|pool| (pool.node, pool.page_size_mib, pool.total, pool.free))
+            .collect();
+        assert_eq!(
+            pools,
+            [(0, 1024, 0, 0), (0, 2, 0, 0), (1, 1024, 0, 0), (1, 2, 100, 70)]
+        );
         assert!(hugepages.fits(140, 1));
         assert!(!hugepages.fits(142, 1));
         assert!(!hugepages.fits(2, 7), "there is no such node");

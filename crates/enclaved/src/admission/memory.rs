@@ -5,7 +5,7 @@
 use std::os::fd::OwnedFd;
 
 use api::vmm::MemoryFile;
-use api::{ErrorCode, Failure};
+use api::{ErrorCode, Failure, PoolHugepages};
 
 pub(crate) use super::hugepages::PageSize;
 
@@ -33,6 +33,9 @@ pub trait MemorySource: Send + Sync {
     /// # Errors
     /// E27 if not enough pages are free: how many of which size are, and how to reserve more.
     fn allocate(&self, mib: u64, node: Option<u32>) -> Result<Vec<GuestMemory>, Failure>;
+
+    /// What there is, by node and page size.
+    fn pools(&self) -> Vec<PoolHugepages>;
 
     /// Whether `node` seems to have `mib` MiB to give.
     fn fits(&self, mib: u64, node: u32) -> bool;

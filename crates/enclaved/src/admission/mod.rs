@@ -273,6 +273,10 @@ mod tests {
         fn allocate(&self, _: u64, _: Option<u32>) -> Result<Vec<GuestMemory>, Failure> {
             Err(Failure::new(ErrorCode::InsufficientMemoryAvailable, "none"))
         }
+        fn pools(&self) -> Vec<api::PoolHugepages> {
+            Vec::new()
+        }
+
         fn fits(&self, _: u64, _: u32) -> bool {
             false
         }

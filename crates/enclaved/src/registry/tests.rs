@@ -13,6 +13,10 @@ use crate::ids::InstanceId;
 struct Files;
 
 impl MemorySource for Files {
+    fn pools(&self) -> Vec<api::PoolHugepages> {
+        Vec::new()
+    }
+
     fn fits(&self, _: u64, _: u32) -> bool {
         true
     }

@@ -55,6 +55,31 @@ async fn enclaves_go_on_with_all_they_hold_when_the_daemon_is_replaced() {
 }
 
 #[tokio::test]
+async fn the_pool_shows_who_holds_which_core() {
+    let mut parent = Parent::start();
+    let (_guest, info) = parent.boot(request("hello", 2)).await;
+    let parent = parent.restart().await;
+
+    let Reply::Pools(pools) = parent.ask(Request::DescribePools).await else {
+        panic!("no pools");
+    };
+
+    let cores: Vec<_> = pools
+        .cores
+        .into_iter()
+        .map(|core| (core.node, core.cpus, core.enclave_id, core.enclave_name))
+        .collect();
+    assert_eq!(
+        cores,
+        [
+            (0, vec![1, 5], Some(info.enclave_id), Some("hello".to_owned())),
+            (1, vec![2, 6], None, None),
+            (1, vec![3, 7], None, None),
+        ]
+    );
+}
+
+#[tokio::test]
 async fn an_enclave_that_was_taken_over_ends_like_any_other() {
     let mut parent = Parent::start();
     let (mut first, _) = parent.boot(request("terminated", 2)).await;

@@ -201,6 +201,10 @@ fn start(
 struct PipeMemory(Arc<Mutex<Vec<OwnedFd>>>);
 
 impl MemorySource for PipeMemory {
+    fn pools(&self) -> Vec<api::PoolHugepages> {
+        Vec::new()
+    }
+
     fn fits(&self, _: u64, _: u32) -> bool {
         true
     }
