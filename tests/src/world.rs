@@ -75,7 +75,10 @@ impl Drop for World {
         if thread::panicking() {
             // The failure is told already; what the daemon saw may explain it. The next test should still find a quiet
             // machine.
-            eprintln!("end of the daemon's log:\n{}", tail(&read(Path::new(DAEMON_LOG)), LOG_TAIL));
+            eprintln!(
+                "end of the daemon's log:\n{}",
+                tail(&read(Path::new(DAEMON_LOG)), LOG_TAIL)
+            );
             self.remaining_differences();
         } else {
             self.assert_unchanged();

@@ -1,5 +1,7 @@
 //! Whether this host's own KVM can run enclaves.
 
+use std::fs::File;
+use std::io;
 use std::process::Command;
 
 use crate::error::Error;
@@ -29,4 +31,10 @@ pub(crate) fn probe(programs: &Programs) -> Result<Kvm, Error> {
     }
     let reason = String::from_utf8_lossy(&output.stderr).trim().to_owned();
     Ok(Kvm::Unusable { reason })
+}
+
+/// Whether `/dev/kvm` is there and may be used. It may still be one that cannot boot Linux; see [`probe`].
+pub(crate) fn kvm_opens() -> io::Result<()> {
+    let mut options = File::options();
+    options.read(true).write(true).open("/dev/kvm").map(drop)
 }
