@@ -270,8 +270,7 @@ impl MutEventSubscriber for DaemonWatch {
         if events.event_set().intersects(EventSet::HANG_UP | EventSet::ERROR) {
             // The descriptor stays ready; one report is enough.
             drop(ops.remove(Events::empty_raw(self.socket)));
-            self.end
-                .report(ExitReason::Crashed("the daemon is gone".to_owned()));
+            self.end.report(ExitReason::Abandoned);
         }
     }
 

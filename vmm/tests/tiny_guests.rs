@@ -323,7 +323,8 @@ fn halting_with_interrupts_off_for_ever_ends_the_enclave_on_one_and_on_many_vcpu
 #[test]
 #[ignore = "needs /dev/kvm; cargo xtask test runs it where there is one"]
 fn the_vmm_ends_when_its_daemon_goes_away() {
-    let mut vmm = Vmm::launch(&eif_of(&elf(&[0xeb, 0xfe]), "", &[]), 1, MEMORY);
+    let image = eif_of(&elf(&[0xeb, 0xfe]), "", &[]);
+    let mut vmm = Vmm::launch_with(&image, 1, MEMORY, Stdio::piped());
     assert!(matches!(vmm.event(), Event::Measured(_)));
     assert_eq!(vmm.event(), Event::Started);
 
@@ -337,6 +338,10 @@ fn the_vmm_ends_when_its_daemon_goes_away() {
     vmm.control = other;
 
     assert!(vmm.process.wait().unwrap().success());
+    let mut log = String::new();
+    let mut stderr = vmm.process.stderr.take().unwrap();
+    stderr.read_to_string(&mut log).unwrap();
+    assert!(log.contains("Abandoned"), "{log}");
 }
 
 /// What a VMM says about an image that it cannot start.
