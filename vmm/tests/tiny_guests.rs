@@ -364,7 +364,9 @@ fn an_image_that_cannot_be_started_is_refused_in_words() {
     *damaged.last_mut().unwrap() ^= 1;
     let long_cmdline = "x".repeat(2048);
     let huge_ramdisk = vec![0; 63 << 20];
-    let cases: [(&str, Vec<u8>, ErrorCode, &str); 7] = [
+    let mut foreign = good.clone();
+    foreign[7] = 1;
+    let cases: [(&str, Vec<u8>, ErrorCode, &str); 8] = [
         ("no EIF", b"#!/bin/sh\n".to_vec(), ErrorCode::EifParsing, "EIF"),
         (
             "truncated",
@@ -373,6 +375,7 @@ fn an_image_that_cannot_be_started_is_refused_in_words() {
             "ramdisk",
         ),
         ("CRC", damaged, ErrorCode::EifParsing, "CRC"),
+        ("processor", foreign, ErrorCode::EifParsing, "aarch64"),
         (
             "no kernel",
             eif_of(b"not a kernel", "", &[]),
