@@ -6,8 +6,8 @@
 //! fails its CRC.
 //!
 //! Kernel sections follow a [`KernelPlan`]; ramdisks are laid end to end, each at a multiple of four bytes as the
-//! kernel's unpacker wants, as high in memory as the kernel can reach ([`ramdisks`]); metadata and signature are only
-//! summed.
+//! kernel's unpacker wants, as high in memory as the kernel can reach ([`ramdisks`]). Metadata and signature are summed
+//! and kept until the CRC has turned out right: only then is it their own fault if they are malformed.
 
 mod pass;
 mod ramdisks;
@@ -16,7 +16,7 @@ mod tests;
 
 use std::fs::File;
 
-use eif::{EifError, Layout, Measurements, ReadAt, SectionKind};
+use eif::{EifError, Layout, Measurements, Metadata, Pcr, ReadAt, SectionKind, SignatureSection};
 
 use crate::{
     arch::{self, KernelError, KernelPlan},
@@ -30,6 +30,8 @@ use ramdisks::Ramdisks;
 pub struct Loaded {
     /// Of exactly the bytes in guest memory.
     pub measurements: Measurements,
+    /// The measurement of the signer's certificate, of a signed image. The signature is not verified.
+    pub pcr8: Option<Pcr>,
     /// How to enter the kernel.
     pub kernel: KernelPlan,
     /// The measured command line with the machine's arguments appended, without NUL.
@@ -114,6 +116,8 @@ fn load_from(
     let mut pass = Pass::new(file, memory, ram, &contents.header);
     let mut kernel = None;
     let mut cmdline = Vec::new();
+    let mut metadata = None;
+    let mut signature = None;
     let mut ramdisks = Ramdisks::of(&contents);
     for section in &contents.sections {
         pass.begin(section);
@@ -121,10 +125,17 @@ fn load_from(
             SectionKind::Kernel => kernel = Some(pass.kernel(section)?),
             SectionKind::Cmdline => cmdline = pass.cmdline(section)?,
             SectionKind::Ramdisk => ramdisks.load_next(&mut pass, section, kernel.as_ref())?,
-            SectionKind::Metadata | SectionKind::Signature => drop(pass.keep(section)?),
+            SectionKind::Metadata => metadata = Some((section, pass.keep(section)?)),
+            SectionKind::Signature => signature = Some((section, pass.keep(section)?)),
         }
     }
     let measurements = pass.finish(&contents)?;
+    if let Some((section, data)) = metadata {
+        Metadata::parse(section, &data)?;
+    }
+    let pcr8 = signature
+        .map(|(section, data)| SignatureSection::parse(section, &data)?.pcr8(section))
+        .transpose()?;
     let kernel = kernel.ok_or(KernelError::Unrecognised([0; 4]))?;
     if cmdline.len() > kernel.cmdline_max {
         return Err(LoadError::CmdlineTooLong {
@@ -134,6 +145,7 @@ fn load_from(
     }
     Ok(Loaded {
         measurements,
+        pcr8,
         kernel,
         cmdline,
         initrd: ramdisks.placed(),

@@ -6,7 +6,7 @@ use std::{
     ops::Range,
 };
 
-use eif::{Arch, BuildMetadata, Builder, FileCrc, HEADER_LEN, Metadata, Section};
+use eif::{Arch, BuildMetadata, Builder, FileCrc, HEADER_LEN, Section, SignatureError};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 use super::*;
@@ -171,6 +171,52 @@ fn an_image_for_another_processor_is_refused_whatever_is_in_it() {
         ),
         "{error}"
     );
+}
+
+#[test]
+fn a_signed_image_has_the_pcr8_of_its_certificate_and_another_has_none() {
+    let kernel = bzimage(4, 1024);
+    let unsigned = [
+        (SectionKind::Kernel, &kernel[..]),
+        (SectionKind::Cmdline, b"quiet"),
+        (SectionKind::Metadata, METADATA),
+    ];
+    let signature = signature("MAMCAQc=");
+    let signed = [&unsigned[..], &[(SectionKind::Signature, &signature[..])]].concat();
+
+    let pcr8 = load_image(&assemble(&signed)).unwrap().pcr8;
+
+    assert_eq!(pcr8, Some(Pcr::of_data(&[0x30, 3, 2, 1, 7])));
+    assert_eq!(load_image(&assemble(&unsigned)).unwrap().pcr8, None);
+}
+
+#[test]
+fn sections_that_are_not_measured_are_refused_if_malformed_but_a_damaged_file_is_called_damaged() {
+    let kernel = bzimage(4, 1024);
+    let load = |metadata: &[u8], signature: &[u8], damage: u8| {
+        let mut image = assemble(&[
+            (SectionKind::Kernel, &kernel),
+            (SectionKind::Cmdline, b"quiet"),
+            (SectionKind::Metadata, metadata),
+            (SectionKind::Signature, signature),
+        ]);
+        *image.last_mut().unwrap() ^= damage;
+        match load_image(&image) {
+            Err(LoadError::Eif(error)) => error,
+            other => panic!("{other:?}"),
+        }
+    };
+
+    let good = signature("MAA=");
+    assert!(matches!(load(b"{}", &good, 0), EifError::Metadata { .. }));
+    assert!(matches!(load(b"{}", &good, 1), EifError::CrcMismatch { .. }));
+    for malformed in [&good[1..], b"", &signature("no certificate")] {
+        assert!(matches!(load(METADATA, malformed, 0), EifError::Signature { .. }));
+    }
+    let EifError::Signature { source, .. } = load(METADATA, &signature("AAAA"), 0) else {
+        panic!("another error")
+    };
+    assert!(matches!(source, SignatureError::Certificate(_)), "{source}");
 }
 
 const METADATA: &[u8] = br#"{"ImageName":"","ImageVersion":"","BuildMetadata":{"BuildTime":"","BuildTool":"",
