@@ -1,95 +1,14 @@
-//! The 16550 at COM1 and where its output goes.
+//! The 16550 at COM1: vm-superio's registers in front of a [`Console`].
 //!
-//! The registers are vm-superio's. Output of a debug-mode enclave goes to a pipe that the daemon drains; of any other
-//! it is dropped, but the port is there, because a guest with `console=ttyS0` waits for it. The pipe never blocks the
-//! guest: what does not fit is lost, as on a real line that nobody reads.
-//!
-//! Linux writes the console byte by byte. [`Console`] collects a line before it makes a system call; the device thread
-//! calls [`Console::flush`] for what stays behind, a prompt for instance.
+//! Also of an enclave whose output is dropped the port is there, because a guest with `console=ttyS0` waits for it.
 
-use std::{
-    fs::File,
-    io::{self, Write},
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::io;
 
 use vm_superio::{Trigger, serial::NoEvents};
 use vmm_sys_util::eventfd::EventFd;
 
+use super::Console;
 use crate::bus::ExclusiveDevice;
-
-/// Bytes collected before they are written even without an end of line.
-const LINE: usize = 512;
-
-/// A console that collects lines. Clones share one buffer.
-#[derive(Debug, Clone)]
-pub struct Console(Arc<Mutex<ConsoleOutput>>);
-
-/// The destination and what waits for it.
-#[derive(Debug)]
-pub struct ConsoleOutput {
-    pipe: Option<File>,
-    pending: Vec<u8>,
-    lost: u64,
-}
-
-impl Console {
-    /// A console that writes to the non-blocking `pipe`, or drops everything.
-    pub fn new(pipe: Option<File>) -> Self {
-        Self(Arc::new(Mutex::new(ConsoleOutput {
-            pipe,
-            pending: Vec::new(),
-            lost: 0,
-        })))
-    }
-
-    /// Writes what has been collected.
-    pub fn flush(&self) {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .write_pending();
-    }
-
-    /// Bytes that the pipe did not take.
-    pub fn lost(&self) -> u64 {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).lost
-    }
-}
-
-impl ConsoleOutput {
-    fn take(&mut self, bytes: &[u8]) {
-        if self.pipe.is_none() {
-            return;
-        }
-        self.pending.extend_from_slice(bytes);
-        if self.pending.len() >= LINE || self.pending.last() == Some(&b'\n') {
-            self.write_pending();
-        }
-    }
-
-    fn write_pending(&mut self) {
-        if let Some(pipe) = &mut self.pipe
-            && !self.pending.is_empty()
-        {
-            let written = pipe.write(&self.pending).unwrap_or(0);
-            self.lost += (self.pending.len() - written) as u64;
-            self.pending.clear();
-        }
-    }
-}
-
-impl Write for Console {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take(bytes);
-        Ok(bytes.len())
-    }
-
-    /// The device calls this after every byte; the point of collecting is not to.
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
 
 /// An interrupt line of KVM, raised through an irqfd.
 #[derive(Debug)]
@@ -132,61 +51,65 @@ impl ExclusiveDevice for Serial {
 
 #[cfg(test)]
 mod tests {
-    use std::{io::Read, os::fd::OwnedFd};
-
-    use rustix::pipe::{PipeFlags, pipe_with};
+    use vmm_sys_util::eventfd::EFD_NONBLOCK;
 
     use super::*;
 
-    fn pipe() -> (File, File) {
-        let (reader, writer): (OwnedFd, OwnedFd) =
-            pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC).unwrap();
-        (reader.into(), writer.into())
+    /// Registers: interrupt enable; interrupt identification when read; line status.
+    const IER: u64 = 1;
+    const IIR: u64 = 2;
+    const LSR: u64 = 5;
+
+    /// "The transmitter is empty", as an interrupt to enable and as an interrupt that is pending.
+    const ENABLE_TRANSMITTER: u8 = 2;
+    const TRANSMITTER_EMPTY: u8 = 2;
+
+    fn port() -> (Serial, EventFd) {
+        let interrupt = EventFd::new(EFD_NONBLOCK).unwrap();
+        let line = interrupt.try_clone().unwrap();
+        (Serial::new(interrupt, Console::new(None)), line)
     }
 
-    fn print(serial: &mut Serial, text: &[u8]) {
-        for byte in text {
-            serial.write(0, &[*byte]);
-        }
+    fn read(serial: &mut Serial, register: u64) -> u8 {
+        let mut value = [0xff];
+        serial.read(register, &mut value);
+        value[0]
     }
 
-    #[test]
-    fn a_line_arrives_whole_and_a_prompt_after_a_flush() {
-        let (mut reader, writer) = pipe();
-        let console = Console::new(Some(writer));
-        let mut serial = Serial::new(EventFd::new(0).unwrap(), console.clone());
-        let mut text = [0; 64];
-
-        print(&mut serial, b"hello\n# ");
-        let length = reader.read(&mut text).unwrap();
-        assert_eq!(&text[..length], b"hello\n");
-
-        console.flush();
-        let length = reader.read(&mut text).unwrap();
-        assert_eq!(&text[..length], b"# ");
-    }
-
-    #[test]
-    fn a_full_pipe_loses_bytes_and_never_blocks() {
-        let (_reader, writer) = pipe();
-        let console = Console::new(Some(writer));
-        let mut serial = Serial::new(EventFd::new(0).unwrap(), console.clone());
-
-        for _ in 0..100_000 {
-            print(&mut serial, b"0123456789\n");
-        }
-
-        assert!(console.lost() > 0);
+    /// How often the line was raised since the last call.
+    fn raised(line: &EventFd) -> u64 {
+        line.read().unwrap_or(0)
     }
 
     #[test]
     fn the_transmitter_is_always_ready_even_when_output_is_dropped() {
-        let mut serial = Serial::new(EventFd::new(0).unwrap(), Console::new(None));
-        let mut status = [0];
+        let (mut serial, _) = port();
 
-        print(&mut serial, b"dropped\n");
-        serial.read(5, &mut status);
+        serial.write(0, b"x");
 
-        assert_eq!(status[0] & 0x60, 0x60);
+        assert_eq!(read(&mut serial, LSR) & 0x60, 0x60);
+    }
+
+    /// Linux sends its next bytes from the interrupt handler, so without these interrupts a console stops.
+    #[test]
+    fn each_byte_raises_the_interrupt_that_the_driver_has_enabled() {
+        let (mut serial, line) = port();
+        serial.write(0, b"x");
+        assert_eq!(raised(&line), 0, "nothing is enabled yet");
+
+        serial.write(IER, &[ENABLE_TRANSMITTER]);
+        assert_eq!(raised(&line), 1, "the transmitter is empty already");
+        assert_eq!(read(&mut serial, IIR) & 0xf, TRANSMITTER_EMPTY);
+        assert_eq!(read(&mut serial, IIR) & 1, 1, "reading has acknowledged it");
+
+        for _ in 0..3 {
+            serial.write(0, b"x");
+            assert_eq!(raised(&line), 1);
+            assert_eq!(read(&mut serial, IIR) & 0xf, TRANSMITTER_EMPTY);
+        }
+
+        serial.write(IER, &[0]);
+        serial.write(0, b"x");
+        assert_eq!(raised(&line), 0, "not enabled any more");
     }
 }
