@@ -75,7 +75,7 @@ pub fn run(control: &Control<'_>) -> Result<ExitReason, LaunchError> {
     let ram = memory::size(&memory);
 
     let loaded = load::load(&File::from(eif), ExclusiveMemory::before_start(&memory), ram)?;
-    control.send(&Event::Measured(to_api(&loaded.measurements)));
+    control.send(&Event::Measured(to_api(&loaded)));
 
     let config = UnixVsockConfig {
         guest_cid: spec.guest_cid,
@@ -272,8 +272,7 @@ impl MutEventSubscriber for DaemonWatch {
         if events.event_set().intersects(EventSet::HANG_UP | EventSet::ERROR) {
             // The descriptor stays ready; one report is enough.
             drop(ops.remove(Events::empty_raw(self.socket)));
-            self.end
-                .report(ExitReason::Crashed("the daemon is gone".to_owned()));
+            self.end.report(ExitReason::Abandoned);
         }
     }
 
@@ -302,12 +301,13 @@ impl MutEventSubscriber for EndWatch {
     }
 }
 
-fn to_api(measurements: &eif::Measurements) -> api::Measurements {
+fn to_api(loaded: &Loaded) -> api::Measurements {
+    let measurements = &loaded.measurements;
     api::Measurements {
         hash_algorithm: api::Measurements::HASH_ALGORITHM.to_owned(),
         pcr0: measurements.pcr0.to_string(),
         pcr1: measurements.pcr1.to_string(),
         pcr2: measurements.pcr2.to_string(),
-        pcr8: None,
+        pcr8: loaded.pcr8.as_ref().map(eif::Pcr::to_string),
     }
 }

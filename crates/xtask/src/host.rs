@@ -1,7 +1,8 @@
 //! Whether this host itself can run the example enclave, of two CPUs and 512 MiB.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, File};
+use std::io;
 use std::path::Path;
 use std::process::Command;
 
@@ -112,4 +113,10 @@ mod tests {
         assert_eq!(machine("0-1\n", None), 1);
         assert_eq!(machine("all of them\n", Some("0\n")), 0);
     }
+}
+
+/// Whether `/dev/kvm` is there and may be used. It may still be one that cannot boot Linux; see [`probe`].
+pub(crate) fn kvm_opens() -> io::Result<()> {
+    let mut options = File::options();
+    options.read(true).write(true).open("/dev/kvm").map(drop)
 }
