@@ -84,6 +84,12 @@ pub(crate) fn is_root() -> bool {
     fs::metadata("/proc/self").is_ok_and(|metadata| metadata.uid() == 0)
 }
 
+/// Whether `/dev/kvm` is there and may be used. It may still be one that cannot boot Linux; see [`probe`].
+pub(crate) fn kvm_opens() -> io::Result<()> {
+    let mut options = File::options();
+    options.read(true).write(true).open("/dev/kvm").map(drop)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -113,10 +119,4 @@ mod tests {
         assert_eq!(machine("0-1\n", None), 1);
         assert_eq!(machine("all of them\n", Some("0\n")), 0);
     }
-}
-
-/// Whether `/dev/kvm` is there and may be used. It may still be one that cannot boot Linux; see [`probe`].
-pub(crate) fn kvm_opens() -> io::Result<()> {
-    let mut options = File::options();
-    options.read(true).write(true).open("/dev/kvm").map(drop)
 }
