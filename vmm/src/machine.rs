@@ -29,7 +29,7 @@ use vmm_sys_util::{
 use crate::{
     arch::{self, BootData, BootError, layout},
     bus::{Bus, BusDevice},
-    control::{self, Control, Launch},
+    control::{self, Control, ControlError, Launch},
     devices::{Absent, Console, I8042, Serial, SerialInterrupts},
     failure::LaunchError,
     load::{self, Loaded},
@@ -79,7 +79,7 @@ pub fn run(control: &Control<'_>) -> Result<ExitReason, LaunchError> {
     let ram = memory::size(&memory);
 
     let loaded = load::load(&File::from(eif), ExclusiveMemory::before_start(&memory), ram)?;
-    control.send(&Event::Measured(to_api(&loaded.measurements)));
+    control.send(&Event::Measured(to_api(&loaded)));
 
     let config = UnixVsockConfig {
         guest_cid: spec.guest_cid,
@@ -281,14 +281,15 @@ struct DaemonWatch<'a> {
 
 impl MutEventSubscriber for DaemonWatch<'_> {
     fn process(&mut self, _: Events, ops: &mut EventOps) {
-        let why = match control::receive_instruction(self.socket) {
+        let end = match control::receive_instruction(self.socket) {
             Ok(None) => return,
             Ok(Some(Instruction::Outlive)) => None,
-            Err(error) => Some(log::chain(&error)),
+            Err(ControlError::Closed) => Some(ExitReason::Abandoned),
+            Err(error) => Some(ExitReason::Crashed(log::chain(&error))),
         };
         drop(ops.remove(Events::empty_raw(self.socket.as_raw_fd())));
-        if let Some(why) = why {
-            self.end.report(ExitReason::Crashed(why));
+        if let Some(end) = end {
+            self.end.report(end);
         }
     }
 
@@ -319,12 +320,13 @@ impl MutEventSubscriber for EndWatch {
     }
 }
 
-fn to_api(measurements: &eif::Measurements) -> api::Measurements {
+fn to_api(loaded: &Loaded) -> api::Measurements {
+    let measurements = &loaded.measurements;
     api::Measurements {
         hash_algorithm: api::Measurements::HASH_ALGORITHM.to_owned(),
         pcr0: measurements.pcr0.to_string(),
         pcr1: measurements.pcr1.to_string(),
         pcr2: measurements.pcr2.to_string(),
-        pcr8: None,
+        pcr8: loaded.pcr8.as_ref().map(eif::Pcr::to_string),
     }
 }

@@ -96,6 +96,8 @@ pub enum ExitReason {
     Halted,
     /// KVM could not go on with a vCPU; the text names the KVM exit.
     Crashed(String),
+    /// The daemon has closed its end of the socket. Nobody is left to be told but the VMM's log.
+    Abandoned,
 }
 
 impl std::fmt::Display for ExitReason {
@@ -107,6 +109,7 @@ impl std::fmt::Display for ExitReason {
             Self::TripleFault => f.write_str("triple fault"),
             Self::Halted => f.write_str("every vCPU halted with interrupts off"),
             Self::Crashed(what) => write!(f, "KVM cannot run the guest: {what}"),
+            Self::Abandoned => f.write_str("the daemon is gone"),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A parent instance: a QEMU machine with real nested KVM, hugepages, vhost-vsock and NUMA, to test and demonstrate on.
 //!
 //! QEMU emulates the processor (TCG), so the machine runs on any host, with or without KVM. The emulated processor has
-//! AMD's virtualisation extension (`-cpu EPYC,+svm`), so inside the machine `/dev/kvm` is real: Linux's `kvm-amd` with
+//! AMD's virtualisation extension (`svm`), so inside the machine `/dev/kvm` is real: Linux's `kvm-amd` with
 //! nested paging. The machine has no disk. Everything it needs is in one initramfs: busybox, the files and Debian
 //! packages that the caller names, and [`init.sh`](../src/init.sh), its process 1.
 //!

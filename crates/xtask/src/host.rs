@@ -1,7 +1,8 @@
 //! Whether this host itself can run the example enclave, of two CPUs and 512 MiB.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, File};
+use std::io;
 use std::path::Path;
 use std::process::Command;
 
@@ -81,6 +82,12 @@ pub(crate) fn is_root() -> bool {
     use std::os::unix::fs::MetadataExt;
     // The owner of /proc/self is the effective user of this process.
     fs::metadata("/proc/self").is_ok_and(|metadata| metadata.uid() == 0)
+}
+
+/// Whether `/dev/kvm` is there and may be used. It may still be one that cannot boot Linux; see [`probe`].
+pub(crate) fn kvm_opens() -> io::Result<()> {
+    let mut options = File::options();
+    options.read(true).write(true).open("/dev/kvm").map(drop)
 }
 
 #[cfg(test)]
