@@ -176,7 +176,7 @@ fn an_enclave_that_still_boots_ends_with_its_daemon() {
     let _world = World::enter();
     for (signal, error, words) in [
         (Signal::TERM, "E36", "the daemon is shutting down"),
-        (Signal::KILL, "E39", "the daemon"),
+        (Signal::KILL, "E39", "daemon ended the connection"),
     ] {
         let mut daemon = OwnDaemon::start(&[]);
         let booting = Launch::of(eifs::with_init("idle")).start(daemon.host());
