@@ -229,8 +229,11 @@ fn any_step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4000))]
+
     /// On any machine, whatever comes and goes: no CPU has two tenants, tenants hold whole cores of the pool, the
-    /// count is exact, a refusal for busy CPUs is true, and when all have ended the whole pool can be given again.
+    /// count is exact, the node is that with the smallest free block that fits, a refusal for busy CPUs is true, and when all
+    /// have ended the whole pool can be given again.
     #[test]
     fn the_pool_is_never_oversubscribed_and_comes_back_whole(
         cores in any_cores(),
@@ -267,6 +270,20 @@ proptest! {
                     match &selection {
                         Count(count) => prop_assert_eq!(grant.cpu_ids.len(), *count as usize),
                         Ids(ids) => prop_assert_eq!(&grant.cpu_ids, ids),
+                    }
+                    prop_assert_eq!(&pool.choose(&selection, &held, |_| true).unwrap(), &grant, "the same again");
+                    let free_on = |node: u32| -> Vec<usize> {
+                        let free = pool.cores.iter().filter(|core| core.node == node);
+                        let free = free.filter(|core| core.cpus.iter().all(|cpu| !held.contains(cpu)));
+                        free.map(|core| core.cpus.len()).collect()
+                    };
+                    if let (Count(count), Some(node)) = (&selection, grant.node) {
+                        let block: usize = free_on(node).iter().sum();
+                        for other in 0..4 {
+                            let sizes = free_on(other);
+                            let fits = has_subset_of(&sizes, *count as usize);
+                            prop_assert!(!fits || sizes.iter().sum::<usize>() >= block);
+                        }
                     }
                     let threads = usize::from(grant.threads_per_core);
                     prop_assert_eq!(grant.cpu_ids.len() % threads, 0);
