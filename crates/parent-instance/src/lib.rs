@@ -36,8 +36,6 @@
 //! QEMU is killed when its `Machine` is dropped, and by the kernel when the thread that started it ends, however it ends
 //! (`PR_SET_PDEATHSIG`). Machines share nothing, so any number can run side by side.
 
-#![forbid(unsafe_code)]
-
 mod config;
 mod directory;
 mod error;
@@ -49,6 +47,7 @@ mod ports;
 mod qemu;
 mod status;
 mod terminal;
+mod tsc;
 
 pub use config::{Config, GuestFile, HUGEPAGE_1G, HUGEPAGE_2M};
 pub use error::Error;

@@ -7,6 +7,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use crate::Config;
+use crate::tsc;
 
 /// Names of the virtio-serial ports; inside the machine `/dev/virtio-ports/<name>`, outside `<name>.socket`.
 pub(crate) const STATUS: &str = "status";
@@ -102,9 +103,12 @@ fn processors_and_memory(config: &Config, line: &mut CommandLine) {
     }
 }
 
-/// Hugepages are reserved by the kernel itself: only at boot are 1 GiB of adjoining memory certain to be free.
+/// Hugepages are reserved by the kernel itself: only at boot are 1 GiB of adjoining memory certain to be free. The rate of
+/// the time stamp counter is told, unless virtual time counts instructions, by which it is measured well.
 fn kernel_arguments(config: &Config) -> String {
     let mut arguments = vec![String::from("console=ttyS0 panic=-1")];
+    let khz = tsc::khz().filter(|_| !config.icount);
+    arguments.extend(khz.map(|khz| format!("tsc_early_khz={khz}")));
     for (size, pages) in [("2M", config.hugepages_2m), ("1G", config.hugepages_1g)] {
         if pages > 0 {
             let share = pages / u64::from(config.nodes);
