@@ -6,7 +6,7 @@
 //! fails its CRC.
 //!
 //! Kernel sections follow a [`KernelPlan`]; ramdisks are laid end to end, each at a multiple of four bytes as the
-//! kernel's unpacker wants, as high in memory as the kernel can reach ([`ramdisks`]). Metadata and signature are summed
+//! kernel's unpacker wants, as high in memory as the kernel can reach (`ramdisks`). Metadata and signature are summed
 //! and kept until the CRC has turned out right: only then is it their own fault if they are malformed.
 
 mod pass;

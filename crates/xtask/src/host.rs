@@ -84,7 +84,7 @@ pub(crate) fn is_root() -> bool {
     fs::metadata("/proc/self").is_ok_and(|metadata| metadata.uid() == 0)
 }
 
-/// Whether `/dev/kvm` is there and may be used. It may still be one that cannot boot Linux; see [`probe`].
+/// Whether `/dev/kvm` is there and may be used. It may still be one that cannot boot Linux; see [`judge`].
 pub(crate) fn kvm_opens() -> io::Result<()> {
     let mut options = File::options();
     options.read(true).write(true).open("/dev/kvm").map(drop)
