@@ -201,12 +201,18 @@ fn hugepage_counters() -> Vec<PathBuf> {
         .collect()
 }
 
-/// Everything below a directory, sorted, without following links.
+/// What a daemon keeps on purpose: the list of ended enclaves, and the lock of the pool.
+const KEPT: [&str; 2] = ["ended.jsonl", "pool.lock"];
+
+/// Everything below a directory but [`KEPT`], sorted, without following links.
 fn list(directory: &Path, directories_only: bool, paths: &mut Vec<String>) {
     // A directory may vanish while it is listed.
     let mut entries: Vec<_> = fs::read_dir(directory).into_iter().flatten().flatten().collect();
     entries.sort_by_key(fs::DirEntry::file_name);
     for entry in entries {
+        if KEPT.iter().any(|kept| entry.file_name() == *kept) {
+            continue;
+        }
         let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
         if is_directory || !directories_only {
             paths.push(entry.path().display().to_string());

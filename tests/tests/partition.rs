@@ -10,11 +10,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use end_to_end_tests::{Enclave, Launch, OwnDaemon, Running, World, parent, poll};
+use end_to_end_tests::{Enclave, Launch, OwnDaemon, World, parent, poll};
 use rustix::process::Signal;
 
 /// How long load is measured.
@@ -24,14 +25,31 @@ fn hello() -> Launch {
     Launch::of(parent::hello_eif()).with_memory(128)
 }
 
-/// Programs that do nothing but compute, more than there are CPUs. Being nice makes their time a column of its own.
-fn load() -> Vec<Running> {
-    let busy = || {
-        let mut command = Command::new("nice");
-        command.args(["-n", "5", "sh", "-c", "while :; do :; done"]);
-        Running::start(&mut command)
-    };
-    (0..12).map(|_| busy()).collect()
+/// Threads that do nothing but compute, more than there are CPUs, until this is dropped. Being nice makes their time a
+/// column of its own.
+struct Load(Arc<AtomicBool>);
+
+impl Load {
+    fn start() -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        for _ in 0..12 {
+            let stop = Arc::clone(&stop);
+            thread::spawn(move || {
+                // In Linux it is the thread that becomes nice.
+                rustix::process::nice(5).expect("anybody may be nice");
+                while !stop.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
+        }
+        Self(stop)
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// What nice programs have run on each CPU so far, in ticks (`proc_stat(5)`); guests of nice threads do not count.
@@ -88,7 +106,7 @@ fn affinities(process_id: u32) -> Vec<(String, String)> {
 fn the_parents_load_does_not_run_on_the_cpus_of_an_enclave_while_it_lives() {
     let _world = World::enter();
     let daemon = OwnDaemon::start(&[]);
-    let _load = load();
+    let _load = Load::start();
     let all: BTreeSet<u32> = (0..8).collect();
     let busy = |ran: &BTreeMap<u32, u64>| -> BTreeSet<u32> {
         ran.iter()
