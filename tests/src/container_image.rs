@@ -186,9 +186,33 @@ impl ContainerImage {
     /// If that fails.
     #[track_caller]
     pub fn build(&self, output: &Path) -> Finished {
+        self.build_with(output, build_enclave)
+    }
+
+    /// The same on another kernel than the one that nitro-cli takes by default.
+    ///
+    /// # Panics
+    /// If that fails.
+    #[track_caller]
+    pub fn build_on_kernel(&self, kernel: &Path, output: &Path) -> Finished {
+        let blobs = output.with_extension("blobs");
+        fs::create_dir_all(&blobs).expect("create the directory for blobs");
+        for name in ["bzImage.config", "cmdline", "init"] {
+            fs::copy(parent::blob(name), blobs.join(name)).expect("copy a blob");
+        }
+        fs::copy(kernel, blobs.join("bzImage")).expect("copy the kernel");
+        let finished = self.build_with(output, |layout, output| {
+            command::run(build_command(layout, output).env("NITRO_CLI_BLOBS", &blobs))
+        });
+        fs::remove_dir_all(&blobs).expect("remove the blobs");
+        finished
+    }
+
+    #[track_caller]
+    fn build_with(&self, output: &Path, build: impl FnOnce(&Path, &Path) -> Finished) -> Finished {
         let layout = output.with_extension("oci");
         self.write_oci_layout(&layout);
-        let finished = build_enclave(&layout, output).succeeded();
+        let finished = build(&layout, output).succeeded();
         fs::remove_dir_all(&layout).expect("remove the layout");
         finished
     }
@@ -234,13 +258,17 @@ impl ContainerImage {
 /// `nitro-cli build-enclave` of any input.
 #[must_use]
 pub fn build_enclave(input: &Path, output: &Path) -> Finished {
+    command::run(&mut build_command(input, output))
+}
+
+fn build_command(input: &Path, output: &Path) -> Command {
     let mut command = Command::new("nitro-cli");
     command
         .args(["build-enclave", "--docker-uri"])
         .arg(input)
         .arg("--output-file")
         .arg(output);
-    command::run(&mut command)
+    command
 }
 
 fn append<W: std::io::Write>(archive: &mut tar::Builder<W>, path: &str, mode: u32, contents: &[u8]) {

@@ -23,6 +23,8 @@ const BLOBS: &str = "/usr/share/nitro_enclaves/blobs";
 #[derive(Debug)]
 pub(crate) struct Installation {
     pub(crate) programs: Programs,
+    /// The enclave kernel, of which `blobs` has one form.
+    pub(crate) kernel: Kernel,
     blobs: PathBuf,
     /// The example enclave.
     pub(crate) hello: PathBuf,
@@ -38,6 +40,7 @@ impl Installation {
             let hello = hello::built(workspace, &programs.nitro_cli, &blobs)?;
             Ok(Self {
                 programs,
+                kernel,
                 blobs,
                 hello,
             })
