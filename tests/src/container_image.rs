@@ -15,6 +15,7 @@ use crate::parent;
 #[derive(Debug, Clone, Default)]
 pub struct ContainerImage {
     files: Vec<ImageFile>,
+    specials: Vec<Special>,
     entrypoint: Vec<String>,
     cmd: Vec<String>,
     env: Vec<String>,
@@ -28,6 +29,17 @@ struct ImageFile {
     path: String,
     mode: u32,
     contents: Vec<u8>,
+}
+
+/// What only a layer can hold: [`ContainerImage::write_root_directory`] leaves it out.
+#[derive(Debug, Clone)]
+enum Special {
+    /// A file of this owner.
+    Owned { file: ImageFile, uid: u64, gid: u64 },
+    /// Another name of a file.
+    HardLink { path: String, target: String },
+    /// A character device.
+    Device { path: String, major: u32, minor: u32 },
 }
 
 impl ContainerImage {
@@ -56,6 +68,45 @@ impl ContainerImage {
             path: path.to_owned(),
             mode,
             contents: contents.into(),
+        });
+        self
+    }
+
+    /// One more file, owned by somebody.
+    #[must_use]
+    pub fn with_file_of(
+        mut self,
+        (uid, gid): (u64, u64),
+        path: &str,
+        mode: u32,
+        contents: impl Into<Vec<u8>>,
+    ) -> Self {
+        let file = ImageFile {
+            path: path.to_owned(),
+            mode,
+            contents: contents.into(),
+        };
+        self.specials.push(Special::Owned { file, uid, gid });
+        self
+    }
+
+    /// Another name for a file that was added before with an owner.
+    #[must_use]
+    pub fn with_hard_link(mut self, path: &str, target: &str) -> Self {
+        self.specials.push(Special::HardLink {
+            path: path.to_owned(),
+            target: target.to_owned(),
+        });
+        self
+    }
+
+    /// A character device that everybody may use.
+    #[must_use]
+    pub fn with_device(mut self, path: &str, major: u32, minor: u32) -> Self {
+        self.specials.push(Special::Device {
+            path: path.to_owned(),
+            major,
+            minor,
         });
         self
     }
@@ -235,6 +286,9 @@ impl ContainerImage {
         for file in &self.files {
             append(&mut archive, &file.path, file.mode, &file.contents);
         }
+        for special in &self.specials {
+            special.append_to(&mut archive);
+        }
         archive.into_inner().expect("finish the layer")
     }
 
@@ -252,6 +306,29 @@ impl ContainerImage {
             },
             "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{}", sha256(layer))] },
         }))
+    }
+}
+
+impl Special {
+    fn append_to<W: std::io::Write>(&self, archive: &mut tar::Builder<W>) {
+        let appended = match self {
+            Self::Owned { file, uid, gid } => {
+                let mut header = header(tar::EntryType::Regular, file.mode, file.contents.len());
+                header.set_uid(*uid);
+                header.set_gid(*gid);
+                archive.append_data(&mut header, &file.path, file.contents.as_slice())
+            }
+            Self::HardLink { path, target } => {
+                archive.append_link(&mut header(tar::EntryType::Link, 0o644, 0), path, target)
+            }
+            Self::Device { path, major, minor } => {
+                let mut header = header(tar::EntryType::Char, 0o666, 0);
+                header.set_device_major(*major).expect("a ustar header");
+                header.set_device_minor(*minor).expect("a ustar header");
+                archive.append_data(&mut header, path, std::io::empty())
+            }
+        };
+        appended.expect("append to the layer");
     }
 }
 
