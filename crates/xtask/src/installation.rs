@@ -23,6 +23,8 @@ const BLOBS: &str = "/usr/share/nitro_enclaves/blobs";
 #[derive(Debug)]
 pub(crate) struct Installation {
     pub(crate) programs: Programs,
+    /// The enclave kernel; nitro-cli's blobs have one form of it.
+    pub(crate) kernel: Kernel,
     pub(crate) hello: Hello,
 }
 
@@ -34,7 +36,11 @@ impl Installation {
         let hello = steps.quiet("hello.eif", || {
             hello::built(workspace, &programs.nitro_cli, &programs.init, &kernel)
         })?;
-        Ok(Self { programs, hello })
+        Ok(Self {
+            programs,
+            kernel,
+            hello,
+        })
     }
 
     /// A parent instance with all of it: programs in `/usr/bin`, blobs where nitro-cli looks for them, `hello.eif` in

@@ -8,8 +8,9 @@
 //! ```
 //!
 //! Without such a line it gets the parent that `cargo xtask parent` makes without options. Beside what every parent has,
-//! `/opt/enclaved` holds the package's binaries, which run inside enclaves, in `guest`, and AWS's `eif_build` in `oracle`;
-//! that one is linked dynamically and needs the packages `libssl3` and `libgcc-s1`.
+//! `/opt/enclaved` holds the package's binaries, which run inside enclaves, in `guest`, the enclave kernel as an ELF file,
+//! `vmlinux`, and AWS's `eif_build` in `oracle`; that one is linked dynamically and needs the packages `libssl3` and
+//! `libgcc-s1`.
 
 use std::fs;
 use std::io;
@@ -30,9 +31,10 @@ use crate::workspace::Workspace;
 /// The package that the suites are in.
 pub(crate) const PACKAGE: &str = "end-to-end-tests";
 
-/// Where a suite, the guests' applications and AWS's `eif_build` are in the parent.
+/// Where a suite, the guests' applications, the kernel in its other form and AWS's `eif_build` are in the parent.
 const SUITES: &str = "/opt/enclaved/suites";
 const GUESTS: &str = "/opt/enclaved/guest";
+const VMLINUX: &str = "/opt/enclaved/vmlinux";
 const ORACLE: &str = "/opt/enclaved/oracle";
 
 /// What is built of the package.
@@ -100,8 +102,9 @@ impl Suite {
     }
 
     /// Adds the suite, and what suites may use, to a parent.
-    pub(crate) fn place(&self, config: &mut Config, guests: &[PathBuf], oracle: &Path) {
+    pub(crate) fn place(&self, config: &mut Config, guests: &[PathBuf], vmlinux: &Path, oracle: &Path) {
         config.files.push(file(&self.executable, &self.program()));
+        config.files.push(file(vmlinux, VMLINUX));
         config.files.push(file(oracle, &below(ORACLE, oracle)));
         config
             .files

@@ -187,6 +187,7 @@ fn run_suite(
     let mut config = tools
         .installation
         .parent(workspace, &tools.parent_kernel, &parent.machine);
-    suite.place(&mut config, guests, &tools.oracle);
+    let vmlinux = tools.installation.kernel.vmlinux();
+    suite.place(&mut config, guests, &vmlinux, &tools.oracle);
     suite.run(config, [&parent.command, harness].concat())
 }

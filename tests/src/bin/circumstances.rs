@@ -1,4 +1,5 @@
-//! Enclave application: prints the circumstances it was started in, one per line, and then does nothing.
+//! Enclave application: prints the circumstances it was started in, one per line, and then does nothing. If there is a
+//! directory [`FILES`](end_to_end_tests::guest::FILES), what it holds is part of them.
 
 #![forbid(unsafe_code)]
 
@@ -6,6 +7,9 @@ use std::env;
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+
+use end_to_end_tests::guest::FILES;
 
 /// More than any list of attributes, and any value, of the test images.
 const BUFFER: usize = 4096;
@@ -25,6 +29,8 @@ fn main() {
     for (name, value) in attributes_of_this_program() {
         println!("xattr: {}={}", name.escape_ascii(), value.escape_ascii());
     }
+    println!("effective uid: {}", rustix::process::geteuid().as_raw());
+    print_files();
     println!("end of circumstances");
     end_to_end_tests::guest::idle();
 }
@@ -53,4 +59,25 @@ fn attributes_of_this_program() -> Vec<(Vec<u8>, Vec<u8>)> {
         }
     });
     attributes.collect()
+}
+
+/// What the kernel says of each file in [`FILES`].
+fn print_files() {
+    for entry in fs::read_dir(FILES).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let name = name.display();
+        match entry.metadata() {
+            Ok(file) => println!(
+                "file {name}: mode {:o}, owner {}:{}, device {}:{}, {} links, inode {}",
+                file.mode(),
+                file.uid(),
+                file.gid(),
+                rustix::fs::major(file.rdev()),
+                rustix::fs::minor(file.rdev()),
+                file.nlink(),
+                file.ino(),
+            ),
+            Err(error) => println!("file {name}: {error}"),
+        }
+    }
 }
