@@ -1,5 +1,5 @@
 //! Enclave application: prints the circumstances it was started in, one per line, and then does nothing. If there is a
-//! directory [`FILES`](end_to_end_tests::guest::FILES), what it holds is part of them.
+//! directory [`FILES`], what it holds is part of them.
 
 #![forbid(unsafe_code)]
 
