@@ -47,6 +47,7 @@ mod preparation;
 mod printable;
 pub mod registry;
 pub mod run_directory;
+pub mod service_manager;
 mod supervisor;
 mod vmm_log;
 pub mod vmm_process;

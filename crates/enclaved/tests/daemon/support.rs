@@ -82,7 +82,7 @@ impl Parent {
             kvm: "/dev/null".into(),
         };
         let (launches, guests) = mpsc::unbounded_channel();
-        let daemon = Daemon::build(&config, machine, ScriptedLauncher(launches)).unwrap();
+        let daemon = Daemon::build(&config, machine, ScriptedLauncher(launches), None).unwrap();
         let (stop, stopped) = oneshot::channel();
         let daemon = tokio::spawn(daemon.run(async {
             let _ = stopped.await;
