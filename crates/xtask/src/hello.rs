@@ -70,7 +70,7 @@ fn image(workspace: &Workspace) -> Result<PathBuf, Error> {
 }
 
 /// The directory, new and empty.
-fn emptied(directory: PathBuf) -> Result<PathBuf, Error> {
+pub(crate) fn emptied(directory: PathBuf) -> Result<PathBuf, Error> {
     if directory.exists() {
         fs::remove_dir_all(&directory).map_err(at("remove", &directory))?;
     }

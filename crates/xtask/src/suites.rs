@@ -9,7 +9,8 @@
 //!
 //! Without such a line it gets the parent that `cargo xtask parent` makes without options. Beside what every parent has,
 //! `/opt/enclaved` holds the package's binaries, which run inside enclaves, in `guest`, and AWS's `eif_build` in `oracle`;
-//! that one is linked dynamically and needs the packages `libssl3` and `libgcc-s1`.
+//! that one is linked dynamically and needs the packages `libssl3` and `libgcc-s1`. Where systemd runs, `packages` holds
+//! the Debian packages of two versions of enclaved.
 
 use std::fs;
 use std::io;
@@ -30,10 +31,11 @@ use crate::workspace::Workspace;
 /// The package that the suites are in.
 pub(crate) const PACKAGE: &str = "end-to-end-tests";
 
-/// Where a suite, the guests' applications and AWS's `eif_build` are in the parent.
+/// Where a suite, the guests' applications, AWS's `eif_build` and enclaved's packages are in the parent.
 const SUITES: &str = "/opt/enclaved/suites";
 const GUESTS: &str = "/opt/enclaved/guest";
 const ORACLE: &str = "/opt/enclaved/oracle";
+const PACKAGES: &str = "/opt/enclaved/packages";
 
 /// What is built of the package.
 #[derive(Debug)]
@@ -100,12 +102,13 @@ impl Suite {
     }
 
     /// Adds the suite, and what suites may use, to a parent.
-    pub(crate) fn place(&self, config: &mut Config, guests: &[PathBuf], oracle: &Path) {
+    pub(crate) fn place(&self, config: &mut Config, guests: &[PathBuf], oracle: &Path, packages: &[PathBuf]) {
         config.files.push(file(&self.executable, &self.program()));
         config.files.push(file(oracle, &below(ORACLE, oracle)));
-        config
-            .files
-            .extend(guests.iter().map(|guest| file(guest, &below(GUESTS, guest))));
+        for (directory, hosts) in [(GUESTS, guests), (PACKAGES, packages)] {
+            let files = hosts.iter().map(|host| file(host, &below(directory, host)));
+            config.files.extend(files);
+        }
     }
 
     /// Runs the suite in its parent, its output on this program's own streams. `harness` are arguments for it.
@@ -149,6 +152,16 @@ mod tests {
         assert_eq!((arguments.machine.cpus, arguments.machine.memory), (8, 3 << 30));
         assert_eq!(arguments.machine.packages, ["socat", "python3"]);
         assert!(arguments.command.is_empty());
+    }
+
+    #[test]
+    fn a_head_may_ask_for_systemd() {
+        assert!(
+            parse_head("// parent: --systemd --cpus 4\n")
+                .expect("valid")
+                .machine
+                .systemd
+        );
     }
 
     #[test]

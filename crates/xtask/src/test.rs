@@ -16,7 +16,7 @@ use crate::report::{Outcome, Report};
 use crate::steps::Steps;
 use crate::suites::{self, Suite, Suites};
 use crate::workspace::Workspace;
-use crate::{apt, lint, oracle, process};
+use crate::{apt, lint, oracle, package, process};
 
 /// Steps of [`prepare`], and of the end-to-end tests.
 const END_TO_END_STEPS: usize = installation::STEPS + 4;
@@ -156,6 +156,13 @@ fn run_suite(
     let mut config = tools
         .installation
         .parent(workspace, &tools.parent_kernel, &parent.machine);
-    suite.place(&mut config, guests, &tools.oracle);
+    let mut packages = Vec::new();
+    if parent.machine.systemd {
+        for version in [package::VERSION, package::NEXT_VERSION] {
+            let output = workspace.output("packages");
+            packages.push(package::built(workspace, &tools.installation, version, &output)?);
+        }
+    }
+    suite.place(&mut config, guests, &tools.oracle, &packages);
     suite.run(config, [&parent.command, harness].concat())
 }
