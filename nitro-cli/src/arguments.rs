@@ -40,6 +40,7 @@ pub(crate) enum Command {
     BuildEnclave(BuildEnclave),
     RunEnclave(RunEnclave),
     DescribeEnclaves(DescribeEnclaves),
+    DescribePools(DescribePools),
     Console(Console),
     TerminateEnclave(TerminateEnclave),
     DescribeEif(DescribeEif),
@@ -51,8 +52,8 @@ pub(crate) enum Command {
 Example:
   nitro-cli build-enclave --docker-uri ./hello-rootfs --output-file hello.eif")]
 pub(crate) struct BuildEnclave {
-    /// The image: an OCI image layout (directory or tar archive), a `docker save` archive, either with `:NAME` appended
-    /// if it holds several images, or a root file system directory
+    /// The image: an OCI image layout or a `docker save` archive (each a directory or a tar archive), either with `:NAME`
+    /// appended if it holds several images, or a root file system directory
     #[arg(long, value_name = "PATH")]
     pub(crate) docker_uri: OsString,
 
@@ -116,9 +117,21 @@ pub(crate) struct RunEnclave {
 /// List the running enclaves
 #[derive(Debug, Args)]
 #[command(after_help = "\
+Examples:
+  nitro-cli describe-enclaves
+  nitro-cli describe-enclaves --ended")]
+pub(crate) struct DescribeEnclaves {
+    /// List the enclaves that have ended lately instead, oldest first: why, when, and (debug mode) their last words
+    #[arg(long)]
+    pub(crate) ended: bool,
+}
+
+/// Show the CPUs and hugepages that enclaves may have, and who holds them
+#[derive(Debug, Args)]
+#[command(after_help = "\
 Example:
-  nitro-cli describe-enclaves")]
-pub(crate) struct DescribeEnclaves {}
+  nitro-cli describe-pools")]
+pub(crate) struct DescribePools {}
 
 /// Watch the console of an enclave that runs in debug mode
 #[derive(Debug, Args)]

@@ -4,10 +4,11 @@ mod build_enclave;
 mod console;
 mod describe_eif;
 mod describe_enclaves;
+mod describe_pools;
 mod run_enclave;
 mod terminate_enclave;
 
-use crate::arguments::{Command, DescribeEnclaves};
+use crate::arguments::{Command, DescribeEnclaves, DescribePools};
 use crate::environment::Environment;
 use crate::error::CommandError;
 
@@ -16,7 +17,13 @@ pub(crate) fn execute(command: Command, environment: &Environment) -> Result<(),
     match command {
         Command::BuildEnclave(options) => build_enclave::execute(&options, environment),
         Command::RunEnclave(options) => run_enclave::execute(&options, environment),
-        Command::DescribeEnclaves(DescribeEnclaves {}) => describe_enclaves::execute(environment),
+        Command::DescribeEnclaves(DescribeEnclaves { ended: false }) => {
+            describe_enclaves::execute(environment)
+        }
+        Command::DescribeEnclaves(DescribeEnclaves { ended: true }) => {
+            describe_enclaves::execute_ended(environment)
+        }
+        Command::DescribePools(DescribePools {}) => describe_pools::execute(environment),
         Command::Console(options) => console::execute(&options, environment),
         Command::TerminateEnclave(options) => terminate_enclave::execute(&options, environment),
         Command::DescribeEif(options) => describe_eif::execute(&options),

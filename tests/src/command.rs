@@ -179,6 +179,17 @@ impl Running {
         send_signal(self.id(), signal);
     }
 
+    /// Likewise, if it has not ended.
+    ///
+    /// # Panics
+    /// If the operating system does not say whether it has.
+    pub fn signal_if_running(&mut self, signal: Signal) {
+        // One that ends in between stays there until it is waited for.
+        if !self.has_ended() {
+            self.signal(signal);
+        }
+    }
+
     /// Waits for the end.
     ///
     /// # Panics

@@ -15,6 +15,7 @@ use crate::parent;
 #[derive(Debug, Clone, Default)]
 pub struct ContainerImage {
     files: Vec<ImageFile>,
+    specials: Vec<Special>,
     entrypoint: Vec<String>,
     cmd: Vec<String>,
     env: Vec<String>,
@@ -28,6 +29,19 @@ struct ImageFile {
     path: String,
     mode: u32,
     contents: Vec<u8>,
+    /// Extended attributes: name and value.
+    xattrs: Vec<(String, Vec<u8>)>,
+}
+
+/// What only a layer can hold: [`ContainerImage::write_root_directory`] leaves it out.
+#[derive(Debug, Clone)]
+enum Special {
+    /// A file of this owner.
+    Owned { file: ImageFile, uid: u64, gid: u64 },
+    /// Another name of a file.
+    HardLink { path: String, target: String },
+    /// A character device.
+    Device { path: String, major: u32, minor: u32 },
 }
 
 impl ContainerImage {
@@ -56,6 +70,59 @@ impl ContainerImage {
             path: path.to_owned(),
             mode,
             contents: contents.into(),
+            xattrs: Vec::new(),
+        });
+        self
+    }
+
+    /// One more extended attribute of a file of the image.
+    ///
+    /// # Panics
+    /// If there is no such file.
+    #[must_use]
+    pub fn with_attribute(mut self, path: &str, name: &str, value: &[u8]) -> Self {
+        let mut files = self.files.iter_mut();
+        let file = files.find(|file| file.path == path).expect("a file of the image");
+        file.xattrs.push((name.to_owned(), value.to_vec()));
+        self
+    }
+
+    /// One more file, owned by somebody.
+    #[must_use]
+    pub fn with_file_of(
+        mut self,
+        (uid, gid): (u64, u64),
+        path: &str,
+        mode: u32,
+        contents: impl Into<Vec<u8>>,
+    ) -> Self {
+        let file = ImageFile {
+            path: path.to_owned(),
+            mode,
+            contents: contents.into(),
+            xattrs: Vec::new(),
+        };
+        self.specials.push(Special::Owned { file, uid, gid });
+        self
+    }
+
+    /// Another name for a file that was added before with an owner.
+    #[must_use]
+    pub fn with_hard_link(mut self, path: &str, target: &str) -> Self {
+        self.specials.push(Special::HardLink {
+            path: path.to_owned(),
+            target: target.to_owned(),
+        });
+        self
+    }
+
+    /// A character device that everybody may use.
+    #[must_use]
+    pub fn with_device(mut self, path: &str, major: u32, minor: u32) -> Self {
+        self.specials.push(Special::Device {
+            path: path.to_owned(),
+            major,
+            minor,
         });
         self
     }
@@ -117,6 +184,10 @@ impl ContainerImage {
             fs::create_dir_all(path.parent().expect("a parent")).expect("create a directory");
             fs::write(&path, &file.contents).expect("write a file");
             fs::set_permissions(&path, fs::Permissions::from_mode(file.mode)).expect("change the mode");
+            for (name, value) in &file.xattrs {
+                let flags = rustix::fs::XattrFlags::empty();
+                rustix::fs::setxattr(&path, name, value, flags).expect("set an attribute");
+            }
         }
         let command = [&self.entrypoint[..], &self.cmd[..]].concat();
         for (name, lines) in [
@@ -186,9 +257,33 @@ impl ContainerImage {
     /// If that fails.
     #[track_caller]
     pub fn build(&self, output: &Path) -> Finished {
+        self.build_with(output, build_enclave)
+    }
+
+    /// The same on another kernel than the one that nitro-cli takes by default.
+    ///
+    /// # Panics
+    /// If that fails.
+    #[track_caller]
+    pub fn build_on_kernel(&self, kernel: &Path, output: &Path) -> Finished {
+        let blobs = output.with_extension("blobs");
+        fs::create_dir_all(&blobs).expect("create the directory for blobs");
+        for name in ["bzImage.config", "cmdline", "init"] {
+            fs::copy(parent::blob(name), blobs.join(name)).expect("copy a blob");
+        }
+        fs::copy(kernel, blobs.join("bzImage")).expect("copy the kernel");
+        let finished = self.build_with(output, |layout, output| {
+            command::run(build_command(layout, output).env("NITRO_CLI_BLOBS", &blobs))
+        });
+        fs::remove_dir_all(&blobs).expect("remove the blobs");
+        finished
+    }
+
+    #[track_caller]
+    fn build_with(&self, output: &Path, build: impl FnOnce(&Path, &Path) -> Finished) -> Finished {
         let layout = output.with_extension("oci");
         self.write_oci_layout(&layout);
-        let finished = build_enclave(&layout, output).succeeded();
+        let finished = build(&layout, output).succeeded();
         fs::remove_dir_all(&layout).expect("remove the layout");
         finished
     }
@@ -209,7 +304,20 @@ impl ContainerImage {
                 .expect("append a directory");
         }
         for file in &self.files {
+            let name = |name: &str| format!("SCHILY.xattr.{name}");
+            let records: Vec<_> = file
+                .xattrs
+                .iter()
+                .map(|(key, value)| (name(key), value))
+                .collect();
+            let records = records
+                .iter()
+                .map(|(key, value)| (key.as_str(), value.as_slice()));
+            archive.append_pax_extensions(records).expect("append attributes");
             append(&mut archive, &file.path, file.mode, &file.contents);
+        }
+        for special in &self.specials {
+            special.append_to(&mut archive);
         }
         archive.into_inner().expect("finish the layer")
     }
@@ -231,16 +339,43 @@ impl ContainerImage {
     }
 }
 
+impl Special {
+    fn append_to<W: std::io::Write>(&self, archive: &mut tar::Builder<W>) {
+        let appended = match self {
+            Self::Owned { file, uid, gid } => {
+                let mut header = header(tar::EntryType::Regular, file.mode, file.contents.len());
+                header.set_uid(*uid);
+                header.set_gid(*gid);
+                archive.append_data(&mut header, &file.path, file.contents.as_slice())
+            }
+            Self::HardLink { path, target } => {
+                archive.append_link(&mut header(tar::EntryType::Link, 0o644, 0), path, target)
+            }
+            Self::Device { path, major, minor } => {
+                let mut header = header(tar::EntryType::Char, 0o666, 0);
+                header.set_device_major(*major).expect("a ustar header");
+                header.set_device_minor(*minor).expect("a ustar header");
+                archive.append_data(&mut header, path, std::io::empty())
+            }
+        };
+        appended.expect("append to the layer");
+    }
+}
+
 /// `nitro-cli build-enclave` of any input.
 #[must_use]
 pub fn build_enclave(input: &Path, output: &Path) -> Finished {
+    command::run(&mut build_command(input, output))
+}
+
+fn build_command(input: &Path, output: &Path) -> Command {
     let mut command = Command::new("nitro-cli");
     command
         .args(["build-enclave", "--docker-uri"])
         .arg(input)
         .arg("--output-file")
         .arg(output);
-    command::run(&mut command)
+    command
 }
 
 fn append<W: std::io::Write>(archive: &mut tar::Builder<W>, path: &str, mode: u32, contents: &[u8]) {

@@ -42,26 +42,20 @@ impl OwnDaemon {
     /// If it ends at once or takes for ever.
     #[must_use]
     pub fn start_in(run_directory: &Path, options: &[&str]) -> Self {
-        let mut command = Command::new("enclaved");
-        command
-            .args(["--foreground", "--run-directory"])
-            .arg(run_directory)
-            .args(options);
-        let mut process = Running::start(&mut command);
         let host = Host::at(run_directory);
-        // A daemon that was killed leaves its socket behind, so it does not suffice that there is one.
-        poll::until("the daemon to listen", || {
-            assert!(
-                !process.has_ended(),
-                "the daemon ended at once: {}",
-                process.stderr()
-            );
-            UnixStream::connect(host.socket()).ok()
-        });
         Self {
-            process: Some(process),
+            process: Some(listening(&host, options)),
             host,
         }
+    }
+
+    /// Starts the next daemon of the same run directory once this one has ended.
+    ///
+    /// # Panics
+    /// If it ends at once or takes for ever.
+    pub fn start_next(&mut self) {
+        assert!(self.process.is_none(), "the first still runs");
+        self.process = Some(listening(&self.host, &[]));
     }
 
     /// What its clients see.
@@ -90,13 +84,33 @@ impl OwnDaemon {
     }
 }
 
+/// A daemon to which clients can connect.
+fn listening(host: &Host, options: &[&str]) -> Running {
+    let mut command = Command::new("enclaved");
+    command
+        .args(["--foreground", "--run-directory"])
+        .arg(host.run_directory())
+        .args(options);
+    let mut process = Running::start(&mut command);
+    // A daemon that was killed leaves its socket behind, so it does not suffice that there is one.
+    poll::until("the daemon to listen", || {
+        assert!(
+            !process.has_ended(),
+            "the daemon ended at once: {}",
+            process.stderr()
+        );
+        UnixStream::connect(host.socket()).ok()
+    });
+    process
+}
+
 impl Drop for OwnDaemon {
     fn drop(&mut self) {
         if let Some(process) = &mut self.process
             && !process.has_ended()
         {
             // In order, so that it ends its enclaves; if it hangs it is killed when `process` is dropped.
-            process.signal(Signal::TERM);
+            process.signal(Signal::INT);
             poll::within(poll::LIMIT, || process.has_ended().then_some(()));
         }
         // Gone already if a second daemon used it.

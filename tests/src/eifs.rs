@@ -39,7 +39,13 @@ pub fn with_init(name: &str) -> PathBuf {
     let eif = path(&format!("init-{name}.eif"));
     if !eif.exists() {
         let kernel = fs::read(parent::blob("bzImage")).expect("read the kernel");
-        write(&eif, &kernel, &cmdline_that_resets_soon(), &ramdisk_of(name));
+        write(
+            &eif,
+            Arch::X86_64,
+            &kernel,
+            &cmdline_that_resets_soon(),
+            &ramdisk_of(name),
+        );
     }
     eif
 }
@@ -50,7 +56,29 @@ pub fn with_init(name: &str) -> PathBuf {
 /// If it cannot be written.
 pub fn with_kernel(name: &str, kernel: &[u8]) -> PathBuf {
     let eif = path(name);
-    write(&eif, kernel, &cmdline_that_resets_soon(), &ramdisk_of("idle"));
+    write(
+        &eif,
+        Arch::X86_64,
+        kernel,
+        &cmdline_that_resets_soon(),
+        &ramdisk_of("idle"),
+    );
+    eif
+}
+
+/// A well-formed EIF for another processor than this one's.
+///
+/// # Panics
+/// If it cannot be written.
+pub fn for_aarch64() -> PathBuf {
+    let eif = path("aarch64.eif");
+    write(
+        &eif,
+        Arch::Aarch64,
+        b"an arm64 Image",
+        "console=ttyAMA0",
+        &ramdisk_of("idle"),
+    );
     eif
 }
 
@@ -126,7 +154,7 @@ fn ramdisk_of(application: &str) -> Vec<u8> {
     archive.finish().expect("write the ramdisk")
 }
 
-fn write(path: &Path, mut kernel: &[u8], cmdline: &str, mut ramdisk: &[u8]) {
+fn write(path: &Path, arch: Arch, mut kernel: &[u8], cmdline: &str, mut ramdisk: &[u8]) {
     let metadata = Metadata {
         image_name: "end-to-end".into(),
         image_version: "1".into(),
@@ -142,7 +170,7 @@ fn write(path: &Path, mut kernel: &[u8], cmdline: &str, mut ramdisk: &[u8]) {
     };
     let file = File::create(path).expect("create the EIF");
     let mut builder =
-        Builder::new(file, Arch::X86_64, &mut kernel, cmdline.as_bytes(), &metadata).expect("write the EIF");
+        Builder::new(file, arch, &mut kernel, cmdline.as_bytes(), &metadata).expect("write the EIF");
     builder.add_ramdisk(&mut ramdisk).expect("write the EIF");
     builder.finish().expect("write the EIF");
 }

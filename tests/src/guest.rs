@@ -92,6 +92,9 @@ impl Order {
     }
 }
 
+/// The directory whose files the application `circumstances` tells of.
+pub const FILES: &str = "/files";
+
 /// The first words of each line of [`flood_console`]; a number follows.
 pub const FLOOD: &str = "flood line ";
 

@@ -12,6 +12,9 @@ const GUEST_APPLICATIONS: &str = "/opt/enclaved/guest";
 /// packages `libssl3` and `libgcc-s1`.
 const ORACLE: &str = "/opt/enclaved/oracle/eif_build";
 
+/// The ELF form of the enclave kernel, placed by `cargo xtask test`.
+const VMLINUX: &str = "/opt/enclaved/vmlinux";
+
 /// Debian packages of enclaved, placed by `cargo xtask test` where systemd runs.
 const PACKAGES: &str = "/opt/enclaved/packages";
 
@@ -39,7 +42,12 @@ pub fn guest_application(name: &str) -> PathBuf {
     placed(&format!("{GUEST_APPLICATIONS}/{name}"))
 }
 
-/// A file of the blobs directory: `bzImage`, `cmdline`, `init`.
+/// The enclave kernel as an ELF file. `blob("bzImage")` is its other form.
+pub fn vmlinux() -> PathBuf {
+    placed(VMLINUX)
+}
+
+/// A file of the blobs directory: `bzImage`, `bzImage.config`, `cmdline`, `init`.
 pub fn blob(name: &str) -> PathBuf {
     placed(&format!("{BLOBS}/{name}"))
 }

@@ -1,12 +1,14 @@
 //! Data through stream sockets, the same code on both sides of the vsock: patterns, checks, echoes.
 //!
-//! A pattern depends on its seed alone, so each end knows what the other sends. Both ends compare CRC-32 sums and lengths.
+//! A pattern depends on its seed alone, so each end knows what the other sends. Both ends compare SHA-256 digests and
+//! lengths.
 
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::thread;
 
+use sha2::{Digest, Sha256};
 use vsock::VsockStream;
 
 /// Bytes moved at a time; a multiple of a pattern's word.
@@ -52,8 +54,8 @@ impl Stream for VsockStream {
 pub struct Sum {
     /// How many bytes.
     pub bytes: u64,
-    /// CRC-32 of all of them.
-    pub crc32: u32,
+    /// SHA-256 of all of them.
+    pub sha256: [u8; 32],
 }
 
 impl Sum {
@@ -68,7 +70,8 @@ impl Sum {
 
 impl std::fmt::Display for Sum {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} bytes, CRC-32 {:08x}", self.bytes, self.crc32)
+        write!(f, "{} bytes, SHA-256 ", self.bytes)?;
+        self.sha256.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
 
@@ -78,7 +81,7 @@ impl std::fmt::Display for Sum {
 /// Of the stream.
 pub fn send(stream: &mut impl Write, seed: u64, bytes: u64) -> io::Result<Sum> {
     let mut pattern = Pattern::new(seed);
-    let mut crc = crc32fast::Hasher::new();
+    let mut hash = Sha256::new();
     let mut chunk = vec![0; CHUNK];
     let mut left = bytes;
     while left > 0 {
@@ -86,12 +89,12 @@ pub fn send(stream: &mut impl Write, seed: u64, bytes: u64) -> io::Result<Sum> {
         let length = usize::try_from(left).unwrap_or(CHUNK).min(CHUNK);
         let (part, _) = chunk.split_at(length);
         stream.write_all(part)?;
-        crc.update(part);
+        hash.update(part);
         left -= length as u64;
     }
     Ok(Sum {
         bytes,
-        crc32: crc.finalize(),
+        sha256: hash.finalize().into(),
     })
 }
 
@@ -100,7 +103,7 @@ pub fn send(stream: &mut impl Write, seed: u64, bytes: u64) -> io::Result<Sum> {
 /// # Errors
 /// Of the stream.
 pub fn receive(stream: &mut impl Read) -> io::Result<Sum> {
-    let mut crc = crc32fast::Hasher::new();
+    let mut hash = Sha256::new();
     let mut chunk = vec![0; CHUNK];
     let mut bytes = 0;
     loop {
@@ -111,12 +114,12 @@ pub fn receive(stream: &mut impl Read) -> io::Result<Sum> {
             Err(error) => return Err(error),
         };
         let (part, _) = chunk.split_at(length);
-        crc.update(part);
+        hash.update(part);
         bytes += length as u64;
     }
     Ok(Sum {
         bytes,
-        crc32: crc.finalize(),
+        sha256: hash.finalize().into(),
     })
 }
 

@@ -60,14 +60,62 @@ impl World {
         );
     }
 
-    fn remaining_differences(&self) -> Vec<String> {
-        let mut differences = Vec::new();
-        poll::within(SETTLING, || {
-            differences = self.before.differences(&Snapshot::take());
-            differences.is_empty().then_some(())
-        });
-        differences
+    /// What the machine has now, with the files of a daemon's run directory, to be compared with in the middle of a test.
+    pub fn checkpoint(&self, run_directory: &Path) -> Checkpoint {
+        Checkpoint {
+            run_directory: run_directory.to_owned(),
+            then: Checkpoint::take(run_directory),
+        }
     }
+
+    fn remaining_differences(&self) -> Vec<String> {
+        settled(|| self.before.differences(&Snapshot::take()))
+    }
+}
+
+/// The machine at one moment of a test.
+#[derive(Debug)]
+pub struct Checkpoint {
+    run_directory: PathBuf,
+    then: Snapshot,
+}
+
+impl Checkpoint {
+    /// Daemons may have come and gone since, and what each has open is not the same.
+    const MAY_CHANGE: [&str; 2] = ["processes enclaved", "descriptors of the daemon"];
+
+    /// Fails unless everything else is as it was.
+    ///
+    /// # Panics
+    /// With each difference.
+    #[track_caller]
+    pub fn assert_unchanged(&self) {
+        let differences = settled(|| self.then.differences(&Self::take(&self.run_directory)));
+        assert!(
+            differences.is_empty(),
+            "something has changed:\n{}",
+            differences.join("\n")
+        );
+    }
+
+    fn take(run_directory: &Path) -> Snapshot {
+        let mut snapshot = Snapshot::take();
+        snapshot.add_files(run_directory, false);
+        snapshot
+            .0
+            .retain(|what, _| !Self::MAY_CHANGE.contains(&what.as_str()));
+        snapshot
+    }
+}
+
+/// The differences that stay.
+fn settled(mut look: impl FnMut() -> Vec<String>) -> Vec<String> {
+    let mut differences = Vec::new();
+    poll::within(SETTLING, || {
+        differences = look();
+        differences.is_empty().then_some(())
+    });
+    differences
 }
 
 impl Drop for World {
@@ -75,7 +123,10 @@ impl Drop for World {
         if thread::panicking() {
             // The failure is told already; what the daemon saw may explain it. The next test should still find a quiet
             // machine.
-            eprintln!("end of the daemon's log:\n{}", tail(&read(Path::new(DAEMON_LOG)), LOG_TAIL));
+            eprintln!(
+                "end of the daemon's log:\n{}",
+                tail(&read(Path::new(DAEMON_LOG)), LOG_TAIL)
+            );
             self.remaining_differences();
         } else {
             self.assert_unchanged();
@@ -98,12 +149,6 @@ impl Snapshot {
         for counter in hugepage_counters() {
             all.insert(counter.display().to_string(), read(&counter));
         }
-        for root in ["/run", "/sys/fs/cgroup"] {
-            let directories_only = root.starts_with("/sys");
-            let mut paths = Vec::new();
-            list(Path::new(root), directories_only, &mut paths);
-            all.insert(format!("files of {root}"), paths.join("\n"));
-        }
         all.insert("named sockets".into(), named_sockets());
         all.insert(
             "CPUs online".into(),
@@ -111,7 +156,17 @@ impl Snapshot {
         );
         all.insert("mounts".into(), read(Path::new("/proc/mounts")));
         all.insert("descriptors of the daemon".into(), daemon_descriptors());
-        Self(all)
+        let mut snapshot = Self(all);
+        snapshot.add_files(Path::new("/run"), false);
+        snapshot.add_files(Path::new("/sys/fs/cgroup"), true);
+        snapshot
+    }
+
+    fn add_files(&mut self, root: &Path, directories_only: bool) {
+        let mut paths = Vec::new();
+        list(root, directories_only, &mut paths);
+        self.0
+            .insert(format!("files of {}", root.display()), paths.join("\n"));
     }
 
     fn differences(&self, now: &Self) -> Vec<String> {
@@ -146,12 +201,18 @@ fn hugepage_counters() -> Vec<PathBuf> {
         .collect()
 }
 
-/// Everything below a directory, sorted, without following links.
+/// What a daemon keeps on purpose: the list of ended enclaves, and the lock of the pool.
+const KEPT: [&str; 2] = ["ended.jsonl", "pool.lock"];
+
+/// Everything below a directory but [`KEPT`], sorted, without following links.
 fn list(directory: &Path, directories_only: bool, paths: &mut Vec<String>) {
     // A directory may vanish while it is listed.
     let mut entries: Vec<_> = fs::read_dir(directory).into_iter().flatten().flatten().collect();
     entries.sort_by_key(fs::DirEntry::file_name);
     for entry in entries {
+        if KEPT.iter().any(|kept| entry.file_name() == *kept) {
+            continue;
+        }
         let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
         if is_directory || !directories_only {
             paths.push(entry.path().display().to_string());

@@ -14,7 +14,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use eif::Layout;
+use eif::{FileCrc, Layout, Section, SectionKind};
 use end_to_end_tests::{
     Finished, Host, Launch, OwnDaemon, World, eifs, parent, poll, processes_named, send_signal,
 };
@@ -119,6 +119,64 @@ fn an_eif_with_a_wrong_crc_does_not_run_and_describe_eif_says_so() {
     attempt_with(&other_crc).failed_to_run("E35", &["CRC"]);
     let described = describe(&other_crc).succeeded();
     assert_eq!(described.json()["CheckCRC"], false);
+}
+
+#[test]
+fn an_eif_for_another_processor_is_e35() {
+    let _world = World::enter();
+    let host = Host::of_the_parent();
+    let eif = eifs::for_aarch64();
+
+    Launch::of(&eif)
+        .attempt(&host)
+        .failed_to_run("E35", &["aarch64", "x86_64"]);
+
+    let described = host.cli(&["describe-eif", "--eif-path", &eif.to_string_lossy()]);
+    assert_eq!(described.succeeded().json()["CheckCRC"], true);
+}
+
+/// `eif` with the CRC that it should have.
+fn with_crc(mut eif: Vec<u8>) -> Vec<u8> {
+    let (header, sections) = eif.split_first_chunk().expect("a header");
+    let mut crc = FileCrc::new(header);
+    crc.update(sections);
+    eif[eif::HEADER_LEN - 4..eif::HEADER_LEN].copy_from_slice(&crc.finish().to_be_bytes());
+    eif
+}
+
+/// `eif` with one more section, a signature of these bytes. Positions are those of the header's fields.
+fn with_signature(mut eif: Vec<u8>, signature: &[u8]) -> Vec<u8> {
+    let number = usize::from(eif[0x1b]);
+    eif[0x1b] += 1;
+    let section = Section {
+        kind: SectionKind::Signature,
+        offset: (eif.len() + eif::SECTION_HEADER_LEN) as u64,
+        size: signature.len() as u64,
+    };
+    eif[0x1c + 8 * number..][..8].copy_from_slice(&section.header_offset().to_be_bytes());
+    eif[0x11c + 8 * number..][..8].copy_from_slice(&section.size.to_be_bytes());
+    eif.extend(section.header_bytes());
+    eif.extend_from_slice(signature);
+    with_crc(eif)
+}
+
+#[test]
+fn malformed_metadata_or_a_malformed_signature_is_e35_for_whoever_reads_it() {
+    let _world = World::enter();
+    let whole = hello_bytes();
+    let layout = Layout::read(whole.as_slice(), whole.len() as u64).expect("hello.eif is well-formed");
+    let metadata = layout.metadata().expect("metadata").offset;
+    let mut no_json = whole.clone();
+    no_json[usize::try_from(metadata).expect("an offset")] = b'<';
+
+    for (eif, word) in [
+        (with_crc(no_json), "metadata"),
+        (with_signature(whole.clone(), b"\x80"), "signature"),
+        (with_signature(whole, b"no CBOR"), "signature"),
+    ] {
+        attempt_with(&eif).failed_to_run("E35", &[word]);
+        describe(&eif).failed_with(35, "E35", &[word]);
+    }
 }
 
 #[test]

@@ -1,4 +1,4 @@
-// parent: --cpus 4 --memory 3G --hugepages-2m 256 --package libssl3 --package libgcc-s1 -- --test-threads 1
+// parent: --cpus 4 --memory 3G --hugepages-2m 256 --package libssl3 --package libgcc-s1 --package openssl -- --test-threads 1
 //! Images built by nitro-cli and by AWS's eif_build: what they measure, and that they run as their configuration says.
 
 #![forbid(unsafe_code)]
@@ -14,7 +14,7 @@ use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use eif::{Layout, Section};
-use end_to_end_tests::{ContainerImage, Host, Launch, World, build_enclave, eifs, parent, run};
+use end_to_end_tests::{ContainerImage, Host, Launch, World, build_enclave, eifs, parent, rest_of_line, run};
 use serde_json::Value;
 
 const PCRS: [&str; 3] = ["PCR0", "PCR1", "PCR2"];
@@ -47,8 +47,9 @@ fn whole_console(eif: &Path) -> String {
     finished.stdout
 }
 
-/// Takes an EIF apart and has the oracle make one of the parts. Returns what the oracle printed as measurements.
-fn rebuild_with_oracle(eif: &Path, output: &Path) -> Value {
+/// Takes an EIF apart and has the oracle make one of the parts, with more options. Returns what the oracle printed as
+/// measurements.
+fn rebuild_with_oracle(eif: &Path, output: &Path, options: &[&str]) -> Value {
     let bytes = fs::read(eif).expect("read the EIF");
     let layout = Layout::read(bytes.as_slice(), bytes.len() as u64).expect("a well-formed EIF");
     let data = |section: &Section| {
@@ -64,7 +65,8 @@ fn rebuild_with_oracle(eif: &Path, output: &Path) -> Value {
         .args(["--cmdline", &cmdline, "--name", "oracle", "--kernel"])
         .arg(&kernel)
         .arg("--output")
-        .arg(output);
+        .arg(output)
+        .args(options);
     for (number, ramdisk) in layout.ramdisks().enumerate() {
         let path = eifs::path(&format!("part-ramdisk-{number}"));
         fs::write(&path, data(ramdisk)).expect("write a ramdisk");
@@ -80,7 +82,7 @@ fn an_eif_from_eif_build_boots_and_describe_eif_prints_the_pcrs_that_it_printed(
     let _world = World::enter();
     let host = Host::of_the_parent();
     let eif = eifs::path("oracle.eif");
-    let printed = rebuild_with_oracle(&parent::hello_eif(), &eif);
+    let printed = rebuild_with_oracle(&parent::hello_eif(), &eif, &[]);
 
     let described = describe_eif(&eif);
 
@@ -97,10 +99,42 @@ fn an_eif_from_eif_build_boots_and_describe_eif_prints_the_pcrs_that_it_printed(
 }
 
 #[test]
+fn a_signed_eif_boots_and_its_pcr8_is_shown_as_the_oracle_printed_it() {
+    let _world = World::enter();
+    let [eif, key, certificate] = ["signed.eif", "signer.key", "signer.pem"].map(eifs::path);
+    let mut openssl = Command::new("openssl");
+    openssl
+        .args("req -new -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-384 -nodes -sha384".split(' '))
+        .args(["-days", "2", "-subj", "/C=US/CN=signer", "-keyout"])
+        .arg(&key)
+        .arg("-out")
+        .arg(&certificate);
+    let _ = run(&mut openssl).succeeded();
+    let options = [
+        "--private-key",
+        &key.to_string_lossy(),
+        "--signing-certificate",
+        &certificate.to_string_lossy(),
+    ];
+    let printed = rebuild_with_oracle(&parent::hello_eif(), &eif, &options);
+    assert!(printed["PCR8"].is_string(), "{printed}");
+
+    let described = describe_eif(&eif);
+    assert_eq!(described["IsSigned"], true);
+    assert_eq!(described["Measurements"], printed);
+
+    let enclave = Launch::of(&eif).in_debug_mode().run(&Host::of_the_parent());
+    let description = enclave.description().expect("it runs");
+    assert_eq!(description["Measurements"], printed);
+    enclave.console().wait_for("Hello from the enclave side!");
+}
+
+#[test]
 fn the_same_image_in_every_form_measures_the_same() {
     let _world = World::enter();
     let image = ContainerImage::of_application("idle", &["one", "two words"])
         .with_file("etc/settings", 0o640, "colour = blue\n")
+        .with_attribute("etc/settings", "user.note", b"two words")
         .with_env(&["PATH=/bin", "MODE=test"])
         .with_working_dir("/etc")
         .with_user("12:34");
@@ -195,6 +229,53 @@ fn entrypoint_cmd_env_workdir_and_user_hold_inside_the_enclave() {
 }
 
 #[test]
+fn extended_attributes_hold_inside_the_enclave() {
+    /// Version 2 of the kernel's `struct vfs_cap_data`: CAP_NET_BIND_SERVICE, permitted and effective.
+    const BIND_SERVICE: &[u8] = b"\x01\0\0\x02\0\x04\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
+    /// Version 2 of the kernel's ACLs: owner rwx, user 4711 r-x, group r-x, mask r-x, others r-x.
+    const ACL: &[u8] = b"\x02\0\0\0\
+        \x01\0\x07\0\xff\xff\xff\xff\
+        \x02\0\x05\0\x67\x12\0\0\
+        \x04\0\x05\0\xff\xff\xff\xff\
+        \x10\0\x05\0\xff\xff\xff\xff\
+        \x20\0\x05\0\xff\xff\xff\xff";
+    let _world = World::enter();
+    let host = Host::of_the_parent();
+    let eif = eifs::path("attributes.eif");
+    let program = "bin/circumstances";
+    ContainerImage::of_application("circumstances", &[])
+        .with_attribute(program, "security.capability", BIND_SERVICE)
+        .with_attribute(program, "user.note", b"two words")
+        .with_attribute(program, "system.posix_acl_access", ACL)
+        .with_file("etc/settings", 0o644, "x")
+        .with_attribute("etc/settings", "nonsense", b"")
+        .with_user("1234")
+        .build(&eif);
+
+    let enclave = Launch::of(&eif).in_debug_mode().run(&host);
+    let mut console = enclave.console();
+    console.wait_for("end of circumstances");
+
+    let text = console.stdout();
+    let capability = format!("xattr: security.capability={}", BIND_SERVICE.escape_ascii());
+    let acl = format!("xattr: system.posix_acl_access={}", ACL.escape_ascii());
+    for expected in [
+        "uid: 1234",
+        "capabilities: 0000000000000400",
+        &capability,
+        &acl,
+        "xattr: user.note=two words",
+    ] {
+        assert!(
+            text.lines().any(|line| line.trim_end() == expected),
+            "{expected}\nis not in\n{text}"
+        );
+    }
+    let refused = "cannot set the extended attribute nonsense of /etc/settings";
+    assert!(text.contains(refused), "{text}");
+}
+
+#[test]
 fn an_image_that_says_nothing_more_starts_at_the_root_as_root() {
     let _world = World::enter();
     let host = Host::of_the_parent();
@@ -211,6 +292,55 @@ fn an_image_that_says_nothing_more_starts_at_the_root_as_root() {
             "{expected}\nis not in\n{text}"
         );
     }
+}
+
+#[test]
+fn owners_modes_hard_links_and_devices_are_in_the_enclave_as_in_the_image() {
+    let _world = World::enter();
+    let eif = eifs::path("files.eif");
+    let program = fs::read(parent::guest_application("circumstances")).expect("read the application");
+    ContainerImage::empty()
+        .with_file_of((1000, 2000), "files/data", 0o640, "data")
+        .with_hard_link("files/link", "files/data")
+        .with_file_of((0, 0), "files/set-uid", 0o4755, program)
+        .with_file_of((0, 50), "files/set-gid", 0o2711, "")
+        .with_device("files/null", 1, 3)
+        .with_entrypoint(&["/files/set-uid"])
+        .with_user("1234:5678")
+        .build(&eif);
+
+    let enclave = Launch::of(&eif).in_debug_mode().run(&Host::of_the_parent());
+    let mut console = enclave.console();
+    console.wait_for("end of circumstances");
+
+    let text = console.stdout();
+    let line = |start: &str| rest_of_line(&text, start);
+    assert_eq!(line("uid: "), "1234");
+    assert_eq!(line("effective uid: "), "0", "the program is set-uid root");
+    let data = line("file data: ");
+    assert!(
+        data.starts_with("mode 100640, owner 1000:2000, device 0:0, 2 links"),
+        "{data}"
+    );
+    assert_eq!(line("file link: "), data, "one file, by its inode");
+    for (name, expected) in [
+        ("set-uid", "mode 104755, owner 0:0, device 0:0, 1 links"),
+        ("set-gid", "mode 102711, owner 0:50, device 0:0, 1 links"),
+        ("null", "mode 20666, owner 0:0, device 1:3, 1 links"),
+    ] {
+        let found = line(&format!("file {name}: "));
+        assert!(found.starts_with(expected), "{name}: {found}");
+    }
+}
+
+#[test]
+fn processes_that_lose_their_parent_are_reaped() {
+    let _world = World::enter();
+    let enclave = Launch::of(eifs::of_application("orphans", &[]))
+        .in_debug_mode()
+        .run(&Host::of_the_parent());
+
+    enclave.console().wait_for("orphans: all 20 are gone");
 }
 
 #[test]

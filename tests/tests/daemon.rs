@@ -9,6 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::thread;
+use std::time::Duration;
 
 use end_to_end_tests::{
     Enclave, Host, Launch, OwnDaemon, World, eifs, new_run_directory, parent, poll, processes_named, run,
@@ -56,62 +57,144 @@ fn without_a_daemon_every_command_is_e39_and_says_how_to_start_it() {
 }
 
 #[test]
-fn sigterm_ends_the_enclaves_and_then_the_daemon() {
-    let _world = World::enter();
-    for signal in [Signal::TERM, Signal::INT] {
-        let mut daemon = OwnDaemon::start(&[]);
-        let enclaves = [(); 2].map(|()| hello().in_debug_mode().run(daemon.host()));
-        let mut console = enclaves[0].console();
-        console.wait_for("Hello from the enclave side!");
-        let vmms = enclaves.each_ref().map(Enclave::process_id);
-
-        let ended = daemon.end_with(signal).succeeded();
-
-        assert!(ended.stderr.contains("shutting down"), "{ended:#?}");
-        assert_eq!(
-            console.finish().code(),
-            Some(0),
-            "a console ends with its enclave"
-        );
-        let left = processes_named("enclave-vmm");
-        assert!(vmms.iter().all(|vmm| !left.contains(vmm)), "{left:?}");
-        assert!(!daemon.host().socket().exists());
-        assert!(enclaves.iter().all(|enclave| !enclave.directory().exists()));
-        daemon
-            .host()
-            .cli(&["describe-enclaves"])
-            .failed_with(39, "E39", &["not running"]);
-    }
-}
-
-#[test]
-fn sigterm_also_ends_an_enclave_that_still_boots() {
+fn sigint_ends_the_enclaves_and_then_the_daemon() {
     let _world = World::enter();
     let mut daemon = OwnDaemon::start(&[]);
-    let booting = Launch::of(eifs::with_init("idle")).start(daemon.host());
-    poll::until("the VMM", || processes_named("enclave-vmm").first().copied());
+    let enclaves = [(); 2].map(|()| hello().in_debug_mode().run(daemon.host()));
+    let mut console = enclaves[0].console();
+    console.wait_for("Hello from the enclave side!");
+    let vmms = enclaves.each_ref().map(Enclave::process_id);
 
-    let _ = daemon.end_with(Signal::TERM).succeeded();
+    let ended = daemon.end_with(Signal::INT).succeeded();
 
-    booting
-        .finish()
-        .failed_to_run("E36", &["the daemon is shutting down"]);
+    assert!(ended.stderr.contains("shutting down"), "{ended:#?}");
+    assert_eq!(
+        console.finish().code(),
+        Some(0),
+        "a console ends with its enclave"
+    );
+    let left = processes_named("enclave-vmm");
+    assert!(vmms.iter().all(|vmm| !left.contains(vmm)), "{left:?}");
+    assert!(!daemon.host().socket().exists());
+    assert!(enclaves.iter().all(|enclave| !enclave.directory().exists()));
+    daemon
+        .host()
+        .cli(&["describe-enclaves"])
+        .failed_with(39, "E39", &["not running"]);
+}
+
+/// Stopped by a service manager, stopped by accident, killed: enclaves go on, and the next daemon has them all.
+#[test]
+fn enclaves_outlive_their_daemon_however_it_ends() {
+    let _world = World::enter();
+    let mut daemon = OwnDaemon::start(&[]);
+    let watched = hello().in_debug_mode().run(daemon.host());
+    let other = hello().run(daemon.host());
+    watched.console().wait_for("Hello from the enclave side!");
+    let listed = daemon.host().describe();
+    assert_eq!(listed.len(), 2);
+
+    for signal in [Signal::TERM, Signal::HUP, Signal::KILL] {
+        daemon.end_with(signal);
+        let running = processes_named("enclave-vmm");
+        for enclave in [&watched, &other] {
+            assert!(running.contains(&enclave.process_id()), "{signal:?}: {running:?}");
+        }
+        // Nobody is there to read, and the guest goes on printing.
+        thread::sleep(Duration::from_secs(3));
+
+        daemon.start_next();
+
+        assert_eq!(daemon.host().describe(), listed, "{signal:?}");
+    }
+    let mut console = watched.console();
+    console.wait_for("Hello from the enclave side!");
+    assert!(
+        console.stdout().contains("Run /init as init process"),
+        "the console begins with the boot: {}",
+        console.stdout()
+    );
+    let lines = |text: &str| text.matches("Hello from the enclave side!").count();
+    let before = lines(&console.stdout());
+    poll::until("the console to go on", || {
+        (lines(&console.stdout()) > before).then_some(())
+    });
+    other.terminate();
+    watched.terminate();
+    assert_eq!(console.finish().code(), Some(0));
+    let _ = daemon.end_with(Signal::INT).succeeded();
 }
 
 #[test]
-fn what_a_killed_daemon_leaves_is_gone_once_the_next_has_come_and_gone() {
+fn ended_enclaves_are_listed_with_why_and_with_their_exit_code() {
     let _world = World::enter();
-    let run_directory = new_run_directory();
-    let mut first = OwnDaemon::start_in(&run_directory, &[]);
-    // Forgotten, not dropped: there is no daemon any more that could terminate it.
-    std::mem::forget(hello().run(first.host()));
+    let mut daemon = OwnDaemon::start(&[]);
+    hello().named("terminated").run(daemon.host()).terminate();
+    let dying = Launch::of(eifs::of_application("exit-at-once", &["3"]))
+        .in_debug_mode()
+        .named("dying")
+        .run(daemon.host());
+    dying.wait_until_gone();
+    let killed = hello().named("killed").run(daemon.host());
+    send_signal(killed.process_id(), Signal::KILL);
+    poll::until("the end of all", || {
+        daemon.host().describe().is_empty().then_some(())
+    });
+    // The list is the next daemon's as well.
+    daemon.end_with(Signal::KILL);
+    daemon.start_next();
 
-    let killed = first.end_with(Signal::KILL);
-    assert_eq!(killed.code(), None);
+    let finished = daemon.host().cli(&["describe-enclaves", "--ended"]).succeeded();
 
-    let mut second = OwnDaemon::start_in(&run_directory, &[]);
-    hello().run(second.host()).terminate();
-    let _ = second.end_with(Signal::TERM).succeeded();
+    let ended = finished.json();
+    let about = |name: &str| {
+        let all = ended.as_array().expect("an array");
+        all.iter()
+            .find(|enclave| enclave["EnclaveName"] == name)
+            .unwrap_or_else(|| panic!("{name} is not listed: {ended:#}"))
+    };
+    assert_eq!(about("terminated")["Reason"], "it was terminated by request");
+    assert_eq!(about("dying")["ExitCode"], 3, "{ended:#}");
+    assert_eq!(about("dying")["Reason"], "its application ended with exit code 3");
+    let last_words = about("dying")["Console"].as_array().expect("lines");
+    assert!(
+        last_words
+            .iter()
+            .any(|line| line.as_str().is_some_and(|line| line.contains("exit code 3"))),
+        "{last_words:?}"
+    );
+    assert!(
+        about("killed")["Reason"]
+            .as_str()
+            .is_some_and(|reason| reason.contains("SIGKILL")),
+        "{ended:#}"
+    );
+}
+
+#[test]
+fn an_enclave_that_still_boots_ends_with_its_daemon() {
+    let _world = World::enter();
+    for (signal, error, words) in [
+        (Signal::TERM, "E36", "the daemon is shutting down"),
+        (Signal::KILL, "E39", "daemon ended the connection"),
+    ] {
+        let mut daemon = OwnDaemon::start(&[]);
+        let booting = Launch::of(eifs::with_init("idle")).start(daemon.host());
+        poll::until("the VMM", || processes_named("enclave-vmm").first().copied());
+
+        daemon.end_with(signal);
+
+        let finished = booting.finish();
+        assert_eq!(finished.code(), Some(39), "{finished:#?}");
+        assert!(finished.stderr.contains(&format!("[ {error} ]")), "{finished:#?}");
+        assert!(finished.stderr.contains(words), "{finished:#?}");
+        poll::until("the VMM's end", || {
+            processes_named("enclave-vmm").is_empty().then_some(())
+        });
+        // What a killed one has left is the next one's to clear.
+        daemon.start_next();
+        assert_eq!(daemon.host().describe(), Vec::<Value>::new());
+    }
 }
 
 #[test]

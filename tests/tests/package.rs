@@ -19,10 +19,17 @@ use rustix::process::Signal;
 
 const SERVICE: &str = "enclaved.service";
 const SOCKET: &str = "enclaved.socket";
+const ALLOCATOR_YAML: &str = "/etc/nitro_enclaves/allocator.yaml";
+
+/// The control groups of the daemon and of its enclaves.
+const ENCLAVES: &str = "/sys/fs/cgroup/enclaved-run-enclaved";
 const CONTROL_GROUP: &str = "/sys/fs/cgroup/system.slice/enclaved.service";
 
 /// Made by installing or using the package; gone when it is removed, the last two when it is purged.
-const PATHS: [&str; 9] = [
+const PATHS: [&str; 12] = [
+    "/usr/bin/nitro-enclaves-allocator",
+    "/lib/systemd/system/nitro-enclaves-allocator.service",
+    "/sys/fs/cgroup/enclaved-run-enclaved",
     "/usr/bin/enclaved",
     "/usr/bin/enclave-vmm",
     "/usr/bin/nitro-cli",
@@ -33,7 +40,7 @@ const PATHS: [&str; 9] = [
     "/etc/nitro_enclaves",
     "/var/log/nitro_enclaves",
 ];
-const GONE_AFTER_REMOVAL: usize = 7;
+const GONE_AFTER_REMOVAL: usize = 10;
 
 /// The package, installed until this is dropped.
 struct Installed;
@@ -297,16 +304,10 @@ fn a_daemon_that_hangs_is_replaced_by_the_watchdog() {
 
 /// Without the unit's `Delegate=cpuset`, each reload takes the controller, and with it every partition of CPUs, away.
 #[test]
-fn a_reload_of_systemd_leaves_partitions_of_cpus_alone() {
+fn a_reload_of_systemd_leaves_an_enclaves_cpus_exclusive() {
     let _installed = Installed::now();
-    let partition = Path::new("/sys/fs/cgroup/partition-of-the-test");
-    fs::create_dir(partition).expect("create a control group");
-    fs::write(partition.join("cpuset.cpus"), "2-3").expect("choose CPUs");
-    fs::write(partition.join("cpuset.cpus.partition"), "isolated").expect("make a partition");
-    let kind = || {
-        let text = fs::read_to_string(partition.join("cpuset.cpus.partition")).expect("the partition");
-        text.trim_end().to_owned()
-    };
+    let enclave = hello().run(&Host::of_the_parent());
+    let partition = format!("{ENCLAVES}/{}/vcpus/cpuset.cpus.partition", enclave.id);
     for command in [
         &["daemon-reload"][..],
         &["restart", SERVICE],
@@ -314,9 +315,35 @@ fn a_reload_of_systemd_leaves_partitions_of_cpus_alone() {
         &["daemon-reload"],
     ] {
         let _ = systemctl(command).succeeded();
-        assert_eq!(kind(), "isolated", "after {command:?}");
+        let kind = fs::read_to_string(&partition).expect("the partition");
+        assert_eq!(kind.trim_end(), "isolated", "after {command:?}");
     }
-    fs::remove_dir(partition).expect("remove the control group");
+    enclave.terminate();
+}
+
+#[test]
+fn removing_gives_back_what_the_allocator_has_set_apart() {
+    let _installed = Installed::now();
+    let reserved = || {
+        let path = "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages";
+        fs::read_to_string(path).expect("a counter").trim_end().to_owned()
+    };
+    let configuration = "---\nmemory_mib: 128\ncpu_count: 2\n";
+    fs::write(ALLOCATOR_YAML, configuration).expect("configure");
+    let _ = systemctl(&["start", "nitro-enclaves-allocator.service"]).succeeded();
+    assert_eq!(reserved(), "64");
+    let enclave = hello().run(&Host::of_the_parent());
+    assert_eq!(enclave.info["NumberOfCPUs"], 2);
+
+    remove();
+
+    assert_nothing_runs();
+    assert_eq!(reserved(), "0");
+    assert_eq!(
+        fs::read_to_string(ALLOCATOR_YAML).expect("configuration").len(),
+        34
+    );
+    fs::write("/proc/sys/vm/nr_hugepages", "256").expect("reserve what the other tests use");
 }
 
 #[test]

@@ -1,20 +1,30 @@
-//! The VMM's end of its conversation with the daemon (`api::vmm`): one `SOCK_SEQPACKET` socket, standard input.
+//! The VMM's end of its conversation with the daemon (`api::vmm`): one `SOCK_SEQPACKET` socket, standard input, and a file
+//! for the last words when no daemon is there to hear them.
 
 use std::{
-    io::{self, IoSliceMut},
+    cell::OnceCell,
+    fs::File,
+    io::{self, IoSliceMut, Write},
     mem::MaybeUninit,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
-use api::vmm::{Event, LaunchSpec, MAX_MESSAGE};
+use api::vmm::{Event, Instruction, LaunchSpec, MAX_MESSAGE};
+use rustix::io::Errno;
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendFlags, recvmsg, send,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendFlags, recv, recvmsg, send,
 };
 
 use crate::log;
 
 /// The most descriptors a launch message carries.
 const MAX_DESCRIPTORS: usize = 64;
+
+/// Descriptors that every launch message carries, before memory and console.
+const FIXED_DESCRIPTORS: usize = 5;
+
+/// The longest instruction, in bytes.
+const MAX_INSTRUCTION: usize = 256;
 
 /// Why the daemon could not be understood.
 #[derive(Debug, thiserror::Error)]
@@ -45,7 +55,11 @@ pub enum ControlError {
 
 /// The socket to the daemon.
 #[derive(Debug)]
-pub struct Control<'a>(BorrowedFd<'a>);
+pub struct Control<'a> {
+    socket: BorrowedFd<'a>,
+    /// Where the last event goes as well. Comes with the launch message.
+    outcome: OnceCell<File>,
+}
 
 /// Everything the daemon hands over, by name.
 #[derive(Debug)]
@@ -64,12 +78,17 @@ pub struct Launch {
     pub memory: Vec<OwnedFd>,
     /// Where console output goes, in debug mode.
     pub console: Option<OwnedFd>,
+    /// The list of threads of the control group that has the CPUs, if there is one.
+    pub vcpu_group: Option<OwnedFd>,
 }
 
 impl<'a> Control<'a> {
     /// A conversation over `socket`.
     pub fn new(socket: BorrowedFd<'a>) -> Self {
-        Self(socket)
+        Self {
+            socket,
+            outcome: OnceCell::new(),
+        }
     }
 
     /// Waits for the launch message.
@@ -78,7 +97,7 @@ impl<'a> Control<'a> {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
         let received = recvmsg(
-            self.0,
+            self.socket,
             &mut [IoSliceMut::new(&mut message)],
             &mut ancillary,
             RecvFlags::CMSG_CLOEXEC,
@@ -98,47 +117,79 @@ impl<'a> Control<'a> {
             RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
             _ => None,
         });
-        assign(spec, rights.flatten().collect())
+        let (launch, outcome) = assign(spec, rights.flatten().collect())?;
+        // Only one launch message is ever waited for.
+        let _ = self.outcome.set(outcome.into());
+        Ok(launch)
     }
 
     /// Tells the daemon. It may be gone; the enclave does not depend on it being told.
     pub fn send(&self, event: &Event) {
         let sent = serde_json::to_vec(event)
             .map_err(io::Error::from)
-            .and_then(|message| send(self.0, &message, SendFlags::NOSIGNAL).map_err(io::Error::from));
+            .and_then(|message| send(self.socket, &message, SendFlags::NOSIGNAL).map_err(io::Error::from));
         if let Err(error) = sent {
             log::line(format_args!("the daemon could not be told of {event:?}: {error}"));
         }
+    }
+
+    /// Tells the daemon, or the one that comes after it, the last event of this process.
+    pub fn send_last(&self, event: &Event) {
+        if let Some(mut outcome) = self.outcome.get() {
+            let written = serde_json::to_vec(event)
+                .map_err(io::Error::from)
+                .and_then(|message| outcome.write_all(&message));
+            if let Err(error) = written {
+                log::line(format_args!("{event:?} could not be written down: {error}"));
+            }
+        }
+        self.send(event);
+    }
+}
+
+/// What has come from the daemon on `socket`, if anything; without waiting.
+///
+/// # Errors
+/// [`ControlError::Closed`] if the daemon is gone, others if it cannot be understood.
+pub fn receive_instruction(socket: BorrowedFd<'_>) -> Result<Option<Instruction>, ControlError> {
+    let mut message = [0; MAX_INSTRUCTION];
+    match recv(socket, &mut message[..], RecvFlags::DONTWAIT | RecvFlags::TRUNC) {
+        Ok((_, 0)) | Err(Errno::CONNRESET) => Err(ControlError::Closed),
+        Ok((_, length)) => {
+            let message = message.get(..length).ok_or(ControlError::Truncated)?;
+            Ok(Some(serde_json::from_slice(message)?))
+        }
+        Err(Errno::AGAIN | Errno::INTR) => Ok(None),
+        Err(error) => Err(ControlError::Socket(error.into())),
     }
 }
 
 impl AsFd for Control<'_> {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0
+        self.socket
     }
 }
 
-/// Gives each descriptor its name, in the order that [`LaunchSpec`] documents.
-fn assign(spec: LaunchSpec, descriptors: Vec<OwnedFd>) -> Result<Launch, ControlError> {
-    let expected = 4 + spec.memory.len() + usize::from(spec.debug_mode);
+/// Gives each descriptor its name, in the order that [`LaunchSpec`] documents. The outcome file comes apart.
+fn assign(spec: LaunchSpec, descriptors: Vec<OwnedFd>) -> Result<(Launch, OwnedFd), ControlError> {
+    let optional = usize::from(spec.debug_mode) + usize::from(spec.isolated);
+    let expected = FIXED_DESCRIPTORS + spec.memory.len() + optional;
     let received = descriptors.len();
     let wrong = ControlError::Descriptors { expected, received };
     if received != expected {
         return Err(wrong);
     }
     let mut descriptors = descriptors.into_iter();
-    let fixed = (
-        descriptors.next(),
-        descriptors.next(),
-        descriptors.next(),
-        descriptors.next(),
-    );
-    let (Some(kvm), Some(eif), Some(vsock_listener), Some(vsock_directory)) = fixed else {
+    let fixed: Vec<OwnedFd> = descriptors.by_ref().take(FIXED_DESCRIPTORS).collect();
+    let Ok([kvm, eif, vsock_listener, vsock_directory, outcome]) =
+        <[OwnedFd; FIXED_DESCRIPTORS]>::try_from(fixed)
+    else {
         return Err(wrong);
     };
     let memory = descriptors.by_ref().take(spec.memory.len()).collect();
-    let console = descriptors.next();
-    Ok(Launch {
+    let console = if spec.debug_mode { descriptors.next() } else { None };
+    let vcpu_group = descriptors.next();
+    let launch = Launch {
         spec,
         kvm,
         eif,
@@ -146,7 +197,9 @@ fn assign(spec: LaunchSpec, descriptors: Vec<OwnedFd>) -> Result<Launch, Control
         vsock_directory,
         memory,
         console,
-    })
+        vcpu_group,
+    };
+    Ok((launch, outcome))
 }
 
 #[cfg(test)]
@@ -171,7 +224,7 @@ mod tests {
         .unwrap()
     }
 
-    fn spec(memory_files: usize, debug_mode: bool) -> LaunchSpec {
+    fn spec(memory_files: usize, debug_mode: bool, isolated: bool) -> LaunchSpec {
         LaunchSpec {
             enclave_id: "i-0-enc1".into(),
             guest_cid: 16,
@@ -180,16 +233,18 @@ mod tests {
             memory: vec![
                 MemoryFile {
                     size: 2 << 20,
-                    page_size: 2 << 20
+                    page_size: 2 << 20,
+                    node: None,
                 };
                 memory_files
             ],
             debug_mode,
+            isolated,
         }
     }
 
     fn send_with(socket: &OwnedFd, message: &[u8], descriptors: usize) {
-        let file = std::fs::File::open("/dev/null").unwrap();
+        let file = File::open("/dev/null").unwrap();
         let descriptors = vec![file.as_fd(); descriptors];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
@@ -206,29 +261,40 @@ mod tests {
     #[test]
     fn every_descriptor_gets_its_name() {
         let (daemon, vmm) = pair();
-        send_with(&daemon, &serde_json::to_vec(&spec(2, true)).unwrap(), 7);
+        for (debug_mode, isolated, descriptors) in [
+            (false, false, 7),
+            (true, false, 8),
+            (false, true, 8),
+            (true, true, 9),
+        ] {
+            let spec = spec(2, debug_mode, isolated);
+            send_with(&daemon, &serde_json::to_vec(&spec).unwrap(), descriptors);
 
-        let launch = Control::new(vmm.as_fd()).receive_launch().unwrap();
+            let launch = Control::new(vmm.as_fd()).receive_launch().unwrap();
 
-        assert_eq!(launch.spec, spec(2, true));
-        assert_eq!(launch.memory.len(), 2);
-        assert!(launch.console.is_some());
+            assert_eq!(launch.spec, spec);
+            assert_eq!(launch.memory.len(), 2);
+            assert_eq!(
+                (launch.console.is_some(), launch.vcpu_group.is_some()),
+                (debug_mode, isolated)
+            );
+        }
     }
 
     #[test]
     fn missing_and_surplus_descriptors_are_refused() {
-        for descriptors in [4, 6] {
+        for descriptors in [5, 7] {
             let (daemon, vmm) = pair();
             send_with(
                 &daemon,
-                &serde_json::to_vec(&spec(1, false)).unwrap(),
+                &serde_json::to_vec(&spec(1, false, false)).unwrap(),
                 descriptors,
             );
 
             let error = Control::new(vmm.as_fd()).receive_launch().unwrap_err();
 
             assert!(
-                matches!(error, ControlError::Descriptors { expected: 5, received } if received == descriptors)
+                matches!(error, ControlError::Descriptors { expected: 6, received } if received == descriptors)
             );
         }
     }
@@ -236,7 +302,7 @@ mod tests {
     #[test]
     fn garbage_and_a_vanished_daemon_are_told_apart() {
         let (daemon, vmm) = pair();
-        send_with(&daemon, b"{\"enclave_id\":", 5);
+        send_with(&daemon, b"{\"enclave_id\":", 6);
         assert!(matches!(
             Control::new(vmm.as_fd()).receive_launch(),
             Err(ControlError::Malformed(_))
@@ -245,6 +311,25 @@ mod tests {
         drop(daemon);
         assert!(matches!(
             Control::new(vmm.as_fd()).receive_launch(),
+            Err(ControlError::Closed)
+        ));
+    }
+
+    #[test]
+    fn instructions_their_absence_and_the_daemons_end_are_told_apart() {
+        let (daemon, vmm) = pair();
+        assert!(matches!(receive_instruction(vmm.as_fd()), Ok(None)));
+        send(&daemon, br#"{"instruction":"outlive"}"#, SendFlags::empty()).unwrap();
+        let received = receive_instruction(vmm.as_fd()).unwrap();
+        assert_eq!(received, Some(Instruction::Outlive));
+        send(&daemon, &[b' '; MAX_INSTRUCTION + 1], SendFlags::empty()).unwrap();
+        assert!(matches!(
+            receive_instruction(vmm.as_fd()),
+            Err(ControlError::Truncated)
+        ));
+        drop(daemon);
+        assert!(matches!(
+            receive_instruction(vmm.as_fd()),
             Err(ControlError::Closed)
         ));
     }

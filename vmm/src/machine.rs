@@ -3,7 +3,10 @@
 use std::{
     fs::File,
     io,
-    os::{fd::AsRawFd, unix::net::UnixListener},
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd},
+        unix::net::UnixListener,
+    },
     path::PathBuf,
     sync::{
         Arc, Mutex,
@@ -12,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use api::vmm::{Event, ExitReason};
+use api::vmm::{Event, ExitReason, Instruction};
 use event_manager::{EventManager, EventOps, Events, MutEventSubscriber, SubscriberOps};
 use kvm_ioctls::{IoEventAddress, Kvm, VcpuFd, VmFd};
 use virtio::MmioTransport;
@@ -26,15 +29,15 @@ use vmm_sys_util::{
 use crate::{
     arch::{self, BootData, BootError, layout},
     bus::{Bus, BusDevice},
-    control::{Control, Launch},
-    devices::{Absent, Console, I8042, Serial},
+    control::{self, Control, ControlError, Launch},
+    devices::{Absent, Console, I8042, Serial, SerialInterrupts},
     failure::LaunchError,
     load::{self, Loaded},
     log,
     memory::{self, ExclusiveMemory},
     probe::kvm_from,
-    vcpu::{Buses, EndReporter, VcpuThreads},
-    vsock::unix::{UnixVsock, UnixVsockConfig, UnixVsockWorker},
+    vcpu::{Buses, EndReporter, Placement, VcpuThreads},
+    vsock::unix::{UnixVsock, UnixVsockConfig},
 };
 
 /// How often vCPUs are asked whether they are halted for ever.
@@ -66,6 +69,7 @@ pub fn run(control: &Control<'_>) -> Result<ExitReason, LaunchError> {
         vsock_directory: _,
         memory: files,
         console,
+        vcpu_group,
     } = launch;
     let kvm = kvm_from(kvm);
     let vm = kvm.create_vm().map_err(BootError::kvm("KVM_CREATE_VM"))?;
@@ -75,7 +79,7 @@ pub fn run(control: &Control<'_>) -> Result<ExitReason, LaunchError> {
     let ram = memory::size(&memory);
 
     let loaded = load::load(&File::from(eif), ExclusiveMemory::before_start(&memory), ram)?;
-    control.send(&Event::Measured(to_api(&loaded.measurements)));
+    control.send(&Event::Measured(to_api(&loaded)));
 
     let config = UnixVsockConfig {
         guest_cid: spec.guest_cid,
@@ -84,11 +88,15 @@ pub fn run(control: &Control<'_>) -> Result<ExitReason, LaunchError> {
     };
     let console = Console::new(console.map(File::from));
     let memory = Arc::new(memory);
-    let (buses, vsock) = attach_devices(&vm, &memory, config, &console, &end)?;
+    let (buses, workers) = attach_devices(&vm, &memory, config, &console, &end)?;
     let vcpus = boot_vcpus(&kvm, &vm, &memory, &loaded, &spec)?;
-    let mut events = event_loop(vsock, control, &end)?;
+    let mut events = event_loop(workers, control, &end)?;
     control.send(&Event::Started);
-    let threads = VcpuThreads::start(vcpus, &spec.cpu_ids, &Arc::new(buses), &end)
+    let place = Placement {
+        cpu_ids: &spec.cpu_ids,
+        group: vcpu_group.map(|group| Arc::new(File::from(group))),
+    };
+    let threads = VcpuThreads::start(vcpus, &place, &Arc::new(buses), &end)
         .map_err(LaunchError::system("starting vCPU threads"))?;
     let tick = if spec.debug_mode {
         CONSOLE_FLUSH
@@ -100,22 +108,26 @@ pub fn run(control: &Control<'_>) -> Result<ExitReason, LaunchError> {
     Ok(reason)
 }
 
-/// The buses with every device of the machine, and the half of vsock that the event loop runs.
+/// The halves of devices that the event loop runs.
+type Workers = Vec<Box<dyn MutEventSubscriber>>;
+
+/// The buses with every device of the machine, and what the event loop runs of them.
 fn attach_devices(
     vm: &VmFd,
     memory: &Arc<GuestMemoryMmap>,
     vsock: UnixVsockConfig,
     console: &Console,
     end: &EndReporter,
-) -> Result<(Buses, UnixVsockWorker), LaunchError> {
+) -> Result<(Buses, Workers), LaunchError> {
     let mut buses = Buses {
         ports: Bus::new("port"),
         mmio: Bus::new("mmio"),
     };
-    let serial = Serial::new(interrupt_line(vm, layout::SERIAL_IRQ)?, console.clone());
-    buses
-        .ports
-        .attach(layout::SERIAL_PORTS, Arc::new(Mutex::new(serial)));
+    let serial = Serial::new(interrupt_line(vm, layout::SERIAL_IRQ)?, console.clone())
+        .map_err(LaunchError::system("creating an eventfd"))?;
+    let serial = Arc::new(Mutex::new(serial));
+    buses.ports.attach(layout::SERIAL_PORTS, serial.clone());
+    let serial = SerialInterrupts::new(serial).map_err(LaunchError::system("creating a timer"))?;
     let end = end
         .try_clone()
         .map_err(LaunchError::system("creating an eventfd"))?;
@@ -141,7 +153,7 @@ fn attach_devices(
         failures: log::Limited::new(LOGGED_FAILURES),
     };
     buses.mmio.attach(layout::VSOCK_WINDOW, Arc::new(window));
-    Ok((buses, worker))
+    Ok((buses, vec![Box::new(worker), Box::new(serial)]))
 }
 
 /// A virtio device on the MMIO bus.
@@ -201,23 +213,24 @@ fn boot_vcpus(
     Ok(vcpus)
 }
 
-type EventLoop = EventManager<Box<dyn MutEventSubscriber>>;
+type EventLoop<'a> = EventManager<Box<dyn MutEventSubscriber + 'a>>;
 
-/// The event loop of the main thread: vsock, the end of the guest, the end of the daemon.
-fn event_loop(
-    vsock: UnixVsockWorker,
-    control: &Control<'_>,
+/// The event loop of the main thread: devices, the end of the guest, the daemon.
+fn event_loop<'a>(
+    workers: Workers,
+    control: &'a Control<'_>,
     end: &EndReporter,
-) -> Result<EventLoop, LaunchError> {
+) -> Result<EventLoop<'a>, LaunchError> {
     let failed = |error: event_manager::Error| LaunchError::System {
         what: "creating the event loop",
         source: io::Error::other(error.to_string()),
     };
     let mut events = EventLoop::new().map_err(failed)?;
-    events.add_subscriber(Box::new(vsock));
-    let socket = std::os::fd::AsFd::as_fd(control).as_raw_fd();
+    for worker in workers {
+        events.add_subscriber(worker);
+    }
     events.add_subscriber(Box::new(DaemonWatch {
-        socket,
+        socket: control.as_fd(),
         end: clone_of(end)?,
     }));
     events.add_subscriber(Box::new(EndWatch {
@@ -233,7 +246,7 @@ fn clone_of(end: &EndReporter) -> Result<EndReporter, LaunchError> {
 
 /// Serves events until a reason to end arrives.
 fn serve(
-    events: &mut EventLoop,
+    events: &mut EventLoop<'_>,
     threads: &VcpuThreads,
     console: &Console,
     ends: &Receiver<ExitReason>,
@@ -259,24 +272,31 @@ fn serve(
     }
 }
 
-/// Ends the enclave when the daemon's end of the control socket closes: there would be nobody to account for it.
-struct DaemonWatch {
-    socket: i32,
+/// Ends the enclave when the daemon's end of the control socket closes before the enclave has booted: there is nobody it
+/// belongs to. Once the daemon says so, the enclave outlives it, and the socket is watched no more.
+struct DaemonWatch<'a> {
+    socket: BorrowedFd<'a>,
     end: EndReporter,
 }
 
-impl MutEventSubscriber for DaemonWatch {
-    fn process(&mut self, events: Events, ops: &mut EventOps) {
-        if events.event_set().intersects(EventSet::HANG_UP | EventSet::ERROR) {
-            // The descriptor stays ready; one report is enough.
-            drop(ops.remove(Events::empty_raw(self.socket)));
-            self.end
-                .report(ExitReason::Crashed("the daemon is gone".to_owned()));
+impl MutEventSubscriber for DaemonWatch<'_> {
+    fn process(&mut self, _: Events, ops: &mut EventOps) {
+        let end = match control::receive_instruction(self.socket) {
+            Ok(None) => return,
+            Ok(Some(Instruction::Outlive)) => None,
+            Err(ControlError::Closed) => Some(ExitReason::Abandoned),
+            Err(error) => Some(ExitReason::Crashed(log::chain(&error))),
+        };
+        drop(ops.remove(Events::empty_raw(self.socket.as_raw_fd())));
+        if let Some(end) = end {
+            self.end.report(end);
         }
     }
 
     fn init(&mut self, ops: &mut EventOps) {
-        if let Err(error) = ops.add(Events::new_raw(self.socket, EventSet::empty())) {
+        // The end of the other side is always told.
+        let watched = ops.add(Events::new_raw(self.socket.as_raw_fd(), EventSet::IN));
+        if let Err(error) = watched {
             log::line(format_args!("the control socket is not watched: {error}"));
         }
     }
@@ -300,12 +320,13 @@ impl MutEventSubscriber for EndWatch {
     }
 }
 
-fn to_api(measurements: &eif::Measurements) -> api::Measurements {
+fn to_api(loaded: &Loaded) -> api::Measurements {
+    let measurements = &loaded.measurements;
     api::Measurements {
         hash_algorithm: api::Measurements::HASH_ALGORITHM.to_owned(),
         pcr0: measurements.pcr0.to_string(),
         pcr1: measurements.pcr1.to_string(),
         pcr2: measurements.pcr2.to_string(),
-        pcr8: None,
+        pcr8: loaded.pcr8.as_ref().map(eif::Pcr::to_string),
     }
 }

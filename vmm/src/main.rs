@@ -35,13 +35,13 @@ fn run() -> ExitCode {
     let control = Control::new(stdin.as_fd());
     match machine::run(&control) {
         Ok(reason) => {
-            control.send(&Event::Exited(reason));
+            control.send_last(&Event::Exited(reason));
             ExitCode::SUCCESS
         }
         Err(error) => {
             let failure = (&error).into();
             log::line(format_args!("{failure}"));
-            control.send(&Event::Failed(failure));
+            control.send_last(&Event::Failed(failure));
             ExitCode::FAILURE
         }
     }

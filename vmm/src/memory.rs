@@ -2,9 +2,10 @@
 //!
 //! The files are laid end to end; bytes below [`layout::LOW_RAM_END`] are low RAM, the rest continues at
 //! [`layout::HIGH_RAM_START`]. The daemon has reserved the hugepages; should it not have, mapping does, so that a shortage
-//! is found here and not in the guest. The kernel zeroes each page when it is first touched.
+//! is found here and not in the guest. The kernel zeroes each page when it is first touched: by the guest, or, where the
+//! pages are to come from a certain NUMA node, here.
 
-use std::{fs::File, os::fd::OwnedFd};
+use std::{fs::File, io, os::fd::OwnedFd};
 
 use api::vmm::MemoryFile;
 use kvm_bindings::kvm_userspace_memory_region;
@@ -45,6 +46,16 @@ pub enum MemoryError {
         /// What `mmap` said.
         source: MmapRegionError,
     },
+    /// The pages of the wanted NUMA node could not be taken; `ENOMEM` or `EFAULT` means that it has too few.
+    #[error("{size} bytes of hugepages cannot be taken from NUMA node {node}")]
+    Node {
+        /// Length of the mapping in bytes.
+        size: u64,
+        /// The node.
+        node: u32,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// The regions do not form an address space.
     #[error("guest memory regions are inconsistent")]
     Regions(#[source] vm_memory::GuestRegionCollectionError),
@@ -56,14 +67,16 @@ pub enum MemoryError {
 impl MemoryError {
     /// Whether the cause is that too few hugepages are free.
     pub fn is_shortage(&self) -> bool {
-        let Self::Map {
-            source: MmapRegionError::Mmap(error),
-            ..
-        } = self
-        else {
-            return false;
-        };
-        error.raw_os_error() == Some(libc::ENOMEM)
+        match self {
+            Self::Map {
+                source: MmapRegionError::Mmap(error),
+                ..
+            } => error.raw_os_error() == Some(libc::ENOMEM),
+            Self::Node { source, .. } => {
+                matches!(source.raw_os_error(), Some(libc::ENOMEM | libc::EFAULT))
+            }
+            _ => false,
+        }
     }
 }
 
@@ -81,7 +94,7 @@ fn place(files: &[MemoryFile]) -> Result<Vec<Placement>, MemoryError> {
     let mut placements = Vec::new();
     let mut position: u64 = 0;
     for (index, file) in files.iter().enumerate() {
-        let MemoryFile { size, page_size } = *file;
+        let MemoryFile { size, page_size, .. } = *file;
         let unplaceable = || MemoryError::Unplaceable {
             index,
             size,
@@ -120,7 +133,8 @@ fn place(files: &[MemoryFile]) -> Result<Vec<Placement>, MemoryError> {
     Ok(placements)
 }
 
-/// Maps the files. Nothing is faulted in.
+/// Maps the files. Pages of a certain NUMA node are taken at once, because the kernel cannot reserve them; of others none is
+/// touched.
 ///
 /// # Errors
 /// See [`MemoryError`]; [`MemoryError::is_shortage`] tells the one an operator meets.
@@ -135,7 +149,13 @@ pub fn map(files: &[MemoryFile], descriptors: Vec<OwnedFd>) -> Result<GuestMemor
     let descriptors: Vec<File> = descriptors.into_iter().map(File::from).collect();
     let regions: Result<Vec<_>, _> = placements
         .iter()
-        .map(|placement| map_region(placement, &descriptors))
+        .map(|placement| {
+            let region = map_region(placement, &descriptors)?;
+            match files.get(placement.file).and_then(|file| file.node) {
+                Some(node) => take_pages(&region, node).map(|()| region),
+                None => Ok(region),
+            }
+        })
         .collect();
     GuestMemoryMmap::from_regions(regions?).map_err(MemoryError::Regions)
 }
@@ -161,6 +181,73 @@ fn map_region(placement: &Placement, files: &[File]) -> Result<GuestRegionMmap, 
     );
     GuestRegionMmap::new(mapping.map_err(failed)?, GuestAddress(guest_address))
         .ok_or_else(|| failed(MmapRegionError::InvalidPointer))
+}
+
+/// Takes all pages of a region that nobody has touched yet from `node`.
+fn take_pages(region: &GuestRegionMmap, node: u32) -> Result<(), MemoryError> {
+    let size = region.len();
+    let failed = |source| MemoryError::Node { size, node, source };
+    let length = usize::try_from(size).map_err(|_| failed(io::ErrorKind::InvalidInput.into()))?;
+    let nodes = NodeMask::of(node).ok_or_else(|| failed(io::ErrorKind::InvalidInput.into()))?;
+    bind(region.as_ptr(), length, &nodes)
+        .and_then(|()| populate(region.as_ptr(), length))
+        .map_err(failed)
+}
+
+/// A set of NUMA nodes as system calls take it.
+struct NodeMask([libc::c_ulong; Self::WORDS]);
+
+impl NodeMask {
+    /// As many as Linux can have on x86-64 (`MAX_NUMNODES`).
+    const NODES: usize = 1024;
+    const WORDS: usize = Self::NODES / libc::c_ulong::BITS as usize;
+
+    fn of(node: u32) -> Option<Self> {
+        let mut words = [0; Self::WORDS];
+        let word = words.get_mut((node / libc::c_ulong::BITS) as usize)?;
+        *word = 1 << (node % libc::c_ulong::BITS);
+        Some(Self(words))
+    }
+}
+
+/// Has the pages of a mapping come from `nodes` and no others (mbind(2)).
+#[expect(unsafe_code, reason = "mbind(2) has no safe form")]
+fn bind(address: *mut u8, length: usize, nodes: &NodeMask) -> io::Result<()> {
+    // One more than the bits, as the kernel wants it.
+    let bits = NodeMask::NODES + 1;
+    // SAFETY: the address range is one whole mapping of ours, whose contents the call does not change; the mask has as many
+    // bits as the call is told, and outlives it.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mbind,
+            address,
+            length,
+            libc::MPOL_BIND,
+            nodes.0.as_ptr(),
+            bits,
+            0,
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// Touches every page of a mapping, without a signal if there is none (madvise(2), Linux 5.14).
+#[expect(unsafe_code, reason = "madvise(2) takes a raw address range")]
+fn populate(address: *mut u8, length: usize) -> io::Result<()> {
+    loop {
+        // SAFETY: the address range is one whole mapping of ours; populating it changes no byte.
+        let result = unsafe { libc::madvise(address.cast(), length, libc::MADV_POPULATE_WRITE) };
+        let error = io::Error::last_os_error();
+        match error.kind() {
+            _ if result == 0 => return Ok(()),
+            io::ErrorKind::Interrupted => {}
+            _ => return Err(error),
+        }
+    }
 }
 
 /// Bytes of RAM in all regions.
@@ -245,7 +332,11 @@ mod tests {
     const GIB: u64 = 1 << 30;
 
     fn file(size: u64, page_size: u64) -> MemoryFile {
-        MemoryFile { size, page_size }
+        MemoryFile {
+            size,
+            page_size,
+            node: None,
+        }
     }
 
     #[test]
@@ -319,6 +410,30 @@ mod tests {
                 end = placement.guest_address + placement.size;
                 prop_assert!(end <= layout::LOW_RAM_END || placement.guest_address >= layout::HIGH_RAM_START);
             }
+        }
+    }
+
+    #[test]
+    fn pages_of_this_machines_first_node_are_taken_at_once_and_those_of_none_are_not() {
+        let memfd = || {
+            let file = rustix::fs::memfd_create("memory", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+            rustix::fs::ftruncate(&file, 4 << 20).unwrap();
+            file
+        };
+        let layout = |node| MemoryFile {
+            node: Some(node),
+            ..file(4 << 20, 2 << 20)
+        };
+
+        let memory = map(&[layout(0)], vec![memfd()]).unwrap();
+
+        assert_eq!(size(&memory), 4 << 20);
+        for node in [1023, 1024, u32::MAX] {
+            let error = map(&[layout(node)], vec![memfd()]).unwrap_err();
+            assert!(
+                matches!(error, MemoryError::Node { node: named, .. } if named == node),
+                "{error}"
+            );
         }
     }
 }

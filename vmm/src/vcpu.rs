@@ -6,7 +6,8 @@
 //! A signal makes a vCPU leave the guest and look whether it is halted for ever; what follows from that is [`StallCheck`]'s.
 
 use std::{
-    io,
+    fs::File,
+    io::{self, Write},
     sync::{Arc, mpsc::Sender},
     thread::JoinHandle,
 };
@@ -131,6 +132,15 @@ impl EndReporter {
     }
 }
 
+/// Where vCPU threads run.
+#[derive(Debug)]
+pub struct Placement<'a> {
+    /// The parent's CPU for each vCPU.
+    pub cpu_ids: &'a [u32],
+    /// The list of threads of the control group that has these CPUs, if one has: the threads move there first.
+    pub group: Option<Arc<File>>,
+}
+
 /// All vCPU threads of the enclave. They are never joined: the process ends under them.
 #[derive(Debug)]
 pub struct VcpuThreads {
@@ -139,22 +149,25 @@ pub struct VcpuThreads {
 }
 
 impl VcpuThreads {
-    /// Starts one thread for each vCPU, pinned to the parent CPU at the same position of `cpu_ids`.
+    /// Starts one thread for each vCPU, pinned to the parent CPU at the same position of `place.cpu_ids`.
     ///
     /// # Errors
     /// A thread or the signal handler could not be made.
     pub fn start(
         vcpus: Vec<VcpuFd>,
-        cpu_ids: &[u32],
+        place: &Placement<'_>,
         buses: &Arc<Buses>,
         end: &EndReporter,
     ) -> io::Result<Self> {
         register_signal_handler(kick_signal(), return_from_kvm_run)?;
         let stall = Arc::new(StallCheck::new(vcpus.len()));
         let mut threads = Vec::with_capacity(vcpus.len());
-        for (number, (mut vcpu, cpu)) in vcpus.into_iter().zip(cpu_ids.iter().copied()).enumerate() {
+        let cpus = place.cpu_ids.iter().copied();
+        for (number, (mut vcpu, cpu)) in vcpus.into_iter().zip(cpus).enumerate() {
             let (buses, end, stall) = (buses.clone(), end.try_clone()?, stall.clone());
+            let group = place.group.clone();
             let body = move || {
+                join(group.as_deref());
                 pin_to(cpu);
                 end.report(run(&mut vcpu, number, &buses, &stall));
             };
@@ -174,6 +187,16 @@ impl VcpuThreads {
             // The thread exists as long as its handle, so this cannot fail.
             let _ = thread.kill(kick_signal());
         }
+    }
+}
+
+/// Moves the calling thread to the control group that has its CPU; outside of it the thread could not be pinned.
+fn join(group: Option<&File>) {
+    // In a list of threads, 0 is the one that writes it.
+    if let Some(Err(error)) = group.map(|mut group| group.write_all(b"0")) {
+        log::line(format_args!(
+            "a vCPU thread could not be moved to the control group of its CPU: {error}"
+        ));
     }
 }
 

@@ -67,6 +67,106 @@ pub enum EnclaveFlags {
     DebugMode,
 }
 
+/// How the application of an enclave ended, as its init says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ApplicationEnd {
+    /// It exited with this code.
+    Exited(u8),
+    /// This signal killed it.
+    Killed(u8),
+}
+
+impl ApplicationEnd {
+    /// As a shell reports it: the exit code, or 128 and the signal's number.
+    pub fn exit_code(self) -> u16 {
+        match self {
+            Self::Exited(code) => code.into(),
+            Self::Killed(signal) => 128 + u16::from(signal),
+        }
+    }
+}
+
+impl std::fmt::Display for ApplicationEnd {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Exited(code) => write!(f, "its application ended with exit code {code}"),
+            Self::Killed(signal) => write!(f, "its application was killed by signal {signal}"),
+        }
+    }
+}
+
+/// An enclave that is gone, or that did not boot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndedEnclave {
+    /// What `run-enclave` printed, or would have.
+    #[serde(flatten)]
+    pub run: EnclaveRunInfo,
+    /// How it was started.
+    #[serde(rename = "Flags")]
+    pub flags: EnclaveFlags,
+    /// Why it ended, as the end of a sentence.
+    #[serde(rename = "Reason")]
+    pub reason: String,
+    /// How its application ended, if its init said so: as [`ApplicationEnd::exit_code`].
+    #[serde(rename = "ExitCode")]
+    pub exit_code: Option<u16>,
+    /// When it was admitted, in milliseconds since 1970.
+    #[serde(rename = "StartedAt")]
+    pub started_at: u64,
+    /// When it ended, in milliseconds since 1970.
+    #[serde(rename = "EndedAt")]
+    pub ended_at: u64,
+    /// The last lines of its console, in debug mode.
+    #[serde(rename = "Console")]
+    pub console: Vec<String>,
+}
+
+/// What the parent has for enclaves, and who holds it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pools {
+    /// Each core that enclaves may have.
+    #[serde(rename = "Cores")]
+    pub cores: Vec<PoolCore>,
+    /// The hugepages of each node and size.
+    #[serde(rename = "Hugepages")]
+    pub hugepages: Vec<PoolHugepages>,
+}
+
+/// A core that enclaves may have.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoolCore {
+    /// The NUMA node.
+    #[serde(rename = "NUMANode")]
+    pub node: u32,
+    /// The core's CPUs: its hardware threads.
+    #[serde(rename = "CPUIDs")]
+    pub cpus: Vec<u32>,
+    /// The enclave that holds it.
+    #[serde(rename = "EnclaveID")]
+    pub enclave_id: Option<String>,
+    /// Its name.
+    #[serde(rename = "EnclaveName")]
+    pub enclave_name: Option<String>,
+}
+
+/// Hugepages of one size on one node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoolHugepages {
+    /// The NUMA node.
+    #[serde(rename = "NUMANode")]
+    pub node: u32,
+    /// The size of a page, in MiB.
+    #[serde(rename = "PageSizeMiB")]
+    pub page_size_mib: u64,
+    /// How many there are.
+    #[serde(rename = "Total")]
+    pub total: u64,
+    /// How many of them no enclave and no other program has or was promised.
+    #[serde(rename = "Free")]
+    pub free: u64,
+}
+
 /// One element of what `terminate-enclave` prints.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EnclaveTermination {

@@ -10,7 +10,7 @@
 //!
 //! **Daemon and VMM** (a `SOCK_SEQPACKET` pair; one packet is one JSON message, so there is no frame). The VMM finds
 //! its end as standard input. The daemon sends one [`vmm::LaunchSpec`] with all the descriptors the enclave will
-//! ever hold; the VMM answers with [`vmm::Event`]s. Nothing else flows.
+//! ever hold; the VMM answers with [`vmm::Event`]s. Once it has booted the daemon sends one [`vmm::Instruction`].
 //!
 //! Every failure a user sees has an [`ErrorCode`], the `[ ENN ]` numbers of AWS's nitro-cli, assigned where the
 //! failure is detected and printed by the command line.
@@ -24,7 +24,8 @@ mod request;
 pub mod vmm;
 
 pub use enclave::{
-    EnclaveDescription, EnclaveFlags, EnclaveRunInfo, EnclaveState, EnclaveTermination, Measurements,
+    ApplicationEnd, EnclaveDescription, EnclaveFlags, EnclaveRunInfo, EnclaveState, EnclaveTermination,
+    EndedEnclave, Measurements, PoolCore, PoolHugepages, Pools,
 };
 pub use error::{ErrorCode, Failure};
 pub use request::{CpuSelection, Reply, Request, RunEnclave, Selector};
@@ -40,6 +41,10 @@ pub const HEARTBEAT_PORT: u32 = 9000;
 
 /// The byte that init sends on [`HEARTBEAT_PORT`] and expects back.
 pub const HEARTBEAT_BYTE: u8 = 0xb7;
+
+/// The vsock port on the parent on which an enclave's init says how the application ended, before it reboots. AWS's init
+/// says nothing, and a parent that does not listen refuses the connection, which init does not mind.
+pub const APPLICATION_END_PORT: u32 = 9001;
 
 /// The first CID given to an enclave that asks for none, as on AWS.
 pub const FIRST_ENCLAVE_CID: u32 = 16;

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{EnclaveDescription, EnclaveRunInfo, EnclaveTermination, Failure};
+use crate::{EnclaveDescription, EnclaveRunInfo, EnclaveTermination, EndedEnclave, Failure, Pools};
 
 /// What a client asks of the daemon, one per connection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +17,10 @@ pub enum Request {
     RunEnclave(RunEnclave),
     /// List the running enclaves.
     DescribeEnclaves,
+    /// List the enclaves that have ended lately, oldest first.
+    EndedEnclaves,
+    /// Say what enclaves may have, and who holds it.
+    DescribePools,
     /// End enclaves and give back what they held.
     TerminateEnclave(Selector),
     /// Stream the console of one debug-mode enclave: first its kept history, then what follows.
@@ -71,6 +75,10 @@ pub enum Reply {
     EnclaveStarted(EnclaveRunInfo),
     /// Final answer to [`Request::DescribeEnclaves`], ordered by creation.
     Enclaves(Vec<EnclaveDescription>),
+    /// Final answer to [`Request::EndedEnclaves`].
+    Ended(Vec<EndedEnclave>),
+    /// Final answer to [`Request::DescribePools`].
+    Pools(Pools),
     /// Final answer to [`Request::TerminateEnclave`]: these are gone and their resources are free.
     Terminated(Vec<EnclaveTermination>),
     /// Answer to [`Request::Console`]: raw console bytes follow on this connection.

@@ -5,12 +5,17 @@
 //!   LaunchSpec + descriptors  ───────────►
 //!                             ◄───────────  Measured      every byte is in guest memory and in the hashes
 //!                             ◄───────────  Started       vCPUs are about to run for the first time
+//!   Outlive                   ───────────►                the enclave has booted: the daemon may go from here on
 //!                             ◄───────────  Exited        the last message; then the process ends
 //!                             ◄───────────  Failed        instead of any of these; the process ends
 //! ```
 //!
 //! The daemon ends an enclave by killing the process: a VMM holds nothing that needs an orderly end.
 //! A VMM that disappears without `Exited` or `Failed` was killed or crashed.
+//!
+//! Until it is told to outlive the daemon, a VMM ends when the daemon's end of the socket closes: an enclave that boots
+//! belongs to a client, and both go with the daemon. Afterwards there may be no daemon when the guest ends, so the VMM
+//! writes its last event to the *outcome* file as well, where the next daemon finds it.
 
 use serde::{Deserialize, Serialize};
 
@@ -20,8 +25,10 @@ use crate::{Failure, Measurements};
 pub const MAX_MESSAGE: usize = 64 * 1024;
 
 /// Everything a VMM is told. Its descriptors come with the same message, in this order: `/dev/kvm`; the EIF; the
-/// listening socket behind `vsock.sock`; the directory in which `vsock.sock_<port>` listeners are found (`O_PATH`);
-/// one memfd per element of `memory`; and in debug mode the write end of the console pipe.
+/// listening socket behind `vsock.sock`; the directory in which `vsock.sock_<port>` listeners are found (`O_PATH`); the
+/// outcome file, empty and open for writing; one memfd per element of `memory`; in debug mode the console pipe, open in a way
+/// that writing to it neither blocks nor fails while nobody reads; and with `isolated` the `cgroup.threads` file of the
+/// control group that has the enclave's CPUs, open for writing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LaunchSpec {
@@ -37,6 +44,8 @@ pub struct LaunchSpec {
     pub memory: Vec<MemoryFile>,
     /// Whether a console descriptor is present.
     pub debug_mode: bool,
+    /// Whether the CPUs belong to a control group that vCPU threads must move to, by writing `0` to its list of threads.
+    pub isolated: bool,
 }
 
 /// One hugetlb memfd that backs guest memory.
@@ -47,6 +56,17 @@ pub struct MemoryFile {
     pub size: u64,
     /// Bytes per hugepage: 2 MiB or 1 GiB.
     pub page_size: u64,
+    /// The NUMA node from which the VMM takes all pages at once, before it loads the image; on a parent with one node, none,
+    /// and each page is taken when it is first touched.
+    pub node: Option<u32>,
+}
+
+/// What the daemon tells a VMM after the launch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "instruction", rename_all = "snake_case")]
+pub enum Instruction {
+    /// The enclave has booted; it goes on when the daemon goes.
+    Outlive,
 }
 
 /// What a VMM tells the daemon.
@@ -76,6 +96,8 @@ pub enum ExitReason {
     Halted,
     /// KVM could not go on with a vCPU; the text names the KVM exit.
     Crashed(String),
+    /// The daemon has closed its end of the socket. Nobody is left to be told but the VMM's log.
+    Abandoned,
 }
 
 impl std::fmt::Display for ExitReason {
@@ -87,6 +109,7 @@ impl std::fmt::Display for ExitReason {
             Self::TripleFault => f.write_str("triple fault"),
             Self::Halted => f.write_str("every vCPU halted with interrupts off"),
             Self::Crashed(what) => write!(f, "KVM cannot run the guest: {what}"),
+            Self::Abandoned => f.write_str("the daemon is gone"),
         }
     }
 }

@@ -128,8 +128,10 @@ fn send(control: &OwnedFd, launch: Launch<'_>) -> Result<(), Error> {
         memory: vec![MemoryFile {
             size: launch.memory,
             page_size: PAGE_SIZE,
+            node: None,
         }],
         debug_mode: false,
+        isolated: false,
     };
     let message = serde_json::to_vec(&spec).map_err(system("write the launch message"))?;
     let kvm = Path::new("/dev/kvm");
@@ -141,15 +143,18 @@ fn send(control: &OwnedFd, launch: Launch<'_>) -> Result<(), Error> {
     let eif = File::open(launch.eif).map_err(at("open", launch.eif))?;
     let listener = listen(launch.directory)?;
     let directory = File::open(launch.directory).map_err(at("open", launch.directory))?;
+    let outcome = launch.directory.join("outcome");
+    let outcome = File::create(&outcome).map_err(at("create", &outcome))?;
     let memory = guest_memory(launch.memory)?;
     let descriptors = [
         kvm.as_fd(),
         eif.as_fd(),
         listener.as_fd(),
         directory.as_fd(),
+        outcome.as_fd(),
         memory.as_fd(),
     ];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(5))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(6))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
     // The space is for as many descriptors as there are.
     ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));

@@ -2,7 +2,7 @@
 
 use crate::{
     EifError, FileCrc, Layout, Measurements, Measurer, Metadata, Pcr, ReadAt, Section, SectionKind,
-    SignatureError, SignatureSection,
+    SignatureSection,
 };
 
 /// Bytes read at a time: large enough that the cost of a read does not show, small enough to stay in the processor's cache.
@@ -57,9 +57,7 @@ pub fn inspect(file: &(impl ReadAt + ?Sized), file_size: u64) -> Result<Inspecti
             SectionKind::Metadata => metadata = Some(Metadata::parse(section, &kept)?),
             SectionKind::Signature => {
                 let signature = SignatureSection::parse(section, &kept)?;
-                let pcr8 = signature
-                    .pcr8()
-                    .map_err(|error| SignatureError::from(error).in_section(section))?;
+                let pcr8 = signature.pcr8(section)?;
                 signed = Some((signature, pcr8));
             }
             SectionKind::Kernel | SectionKind::Cmdline | SectionKind::Ramdisk => {}

@@ -34,7 +34,7 @@
 //! - A loader reads a [`Layout`] first: a checked table of contents, a few small positioned reads. It then streams the
 //!   sections to where they belong and feeds the same bytes to a [`Measurer`] and a [`FileCrc`], so that each byte of
 //!   the file is read once. Nothing here holds a section in memory.
-//! - [`inspect`] does the whole pass for a tool that only wants to know what is in a file, and reads the [`Metadata`] and
+//! - [`inspect()`] does the whole pass for a tool that only wants to know what is in a file, and reads the [`Metadata`] and
 //!   the [`SignatureSection`] too.
 //! - A [`Builder`] writes a version 4 file.
 //!

@@ -72,7 +72,7 @@ pub enum SignatureError {
 
 impl SignatureError {
     /// The error of a file whose signature section is `section`.
-    pub(crate) fn in_section(self, section: &Section) -> EifError {
+    fn in_section(self, section: &Section) -> EifError {
         EifError::Signature {
             offset: section.offset.saturating_add(self.position() as u64),
             source: self,
@@ -103,12 +103,14 @@ impl SignatureSection {
         parse_list(data).map_err(|error| error.in_section(section))
     }
 
-    /// PCR8: the measurement of the certificate's DER form.
+    /// PCR8: the measurement of the certificate's DER form. `section` is where this was read.
     ///
     /// # Errors
-    /// [`PemError`] if there is no certificate in the PEM text.
-    pub fn pcr8(&self) -> Result<Pcr, PemError> {
-        Ok(Pcr::of_data(&pem::certificate_der(&self.certificate_pem)?))
+    /// [`EifError::Signature`] if there is no certificate in the PEM text.
+    pub fn pcr8(&self, section: &Section) -> Result<Pcr, EifError> {
+        let der = pem::certificate_der(&self.certificate_pem);
+        let der = der.map_err(|error| SignatureError::from(error).in_section(section))?;
+        Ok(Pcr::of_data(&der))
     }
 }
 

@@ -19,7 +19,8 @@ const VMM: &str = "enclave-vmm";
     long_about = "The host daemon of enclaved: carves CPUs and hugepages out of this machine and boots Nitro Enclaves \
                   images (EIF) in KVM microVMs. Clients, such as nitro-cli, talk to it through a Unix socket.\n\n\
                   Without --foreground it returns once clients can connect, goes on in the background, and logs to \
-                  enclaved.log in the run directory. SIGTERM ends its enclaves and the daemon."
+                  enclaved.log in the run directory. SIGTERM ends the daemon and leaves its enclaves running, for the \
+                  next daemon to take over; SIGINT ends both."
 )]
 pub struct Arguments {
     /// Stay in the foreground and log to standard error, as a service manager wants it

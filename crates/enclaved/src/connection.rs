@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::{ErrorCode, Failure, Reply, Request, RunEnclave, Selector};
+use api::{ErrorCode, Failure, Pools, Reply, Request, RunEnclave, Selector};
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 
-use crate::admission::{self, Image};
+use crate::admission::{self, CurrentPool, Image};
 use crate::daemon::Shared;
 use crate::foreign::{self, ForeignDescriptor};
 use crate::launcher::Launcher;
@@ -60,6 +60,8 @@ async fn answer<L: Launcher>(
             return Err(Failure::new(ErrorCode::InvalidCommand, message));
         }
         (Request::DescribeEnclaves, None) => Reply::Enclaves(daemon.registry.describe()),
+        (Request::DescribePools, None) => Reply::Pools(pools(daemon)?),
+        (Request::EndedEnclaves, None) => Reply::Ended(daemon.registry.ended()),
         (Request::TerminateEnclave(selector), None) => terminate(daemon, &selector).await?,
         (Request::Console(selector), None) => return console(stream, daemon, &selector).await,
     };
@@ -75,22 +77,30 @@ async fn run<L: Launcher>(
     image: ForeignDescriptor,
 ) -> Result<(), Failure> {
     let image = accept_image(image, daemon.limits.request_time).await?;
-    let kvm = admission::check(&request, &image, &daemon.machine)?;
+    let pool = CurrentPool::take(&daemon.machine.cpus, daemon.run_directory.path())?;
+    let kvm = admission::check(&request, &image, &daemon.machine, &pool.cpus)?;
     send(
         stream,
         daemon,
         &Reply::Progress("Start allocating memory...".to_owned()),
     )
     .await;
-    let (lease, grant) = daemon.registry.admit(&request, &daemon.machine)?;
+    let (lease, grant) = daemon.registry.admit(&request, &daemon.machine, &pool.cpus)?;
     tracing::info!(enclave = %grant.id, name = grant.name.as_str(), cid = grant.cid, cpus = ?grant.cpus.cpu_ids, "admitted");
     let order = Order {
         image,
         kvm,
         debug_mode: request.debug_mode,
         time_limit: daemon.heartbeat_timeout,
+        pool_lock: pool.lock,
     };
-    let prepared = preparation::prepare(lease, grant, order, &daemon.run_directory)?;
+    let prepared = preparation::prepare(
+        lease,
+        grant,
+        order,
+        &daemon.run_directory,
+        &daemon.machine.partitions,
+    )?;
     let (replies, mut from_supervisor) = mpsc::unbounded_channel();
     let supervising = Arc::clone(daemon);
     tokio::spawn(async move { supervisor::supervise(prepared, &supervising.launcher, replies).await });
@@ -105,6 +115,14 @@ async fn run<L: Launcher>(
             None => return Ok(()),
         }
     }
+}
+
+fn pools<L: Launcher>(daemon: &Shared<L>) -> Result<Pools, Failure> {
+    let pool = CurrentPool::take(&daemon.machine.cpus, daemon.run_directory.path())?;
+    Ok(Pools {
+        cores: daemon.registry.cores(&pool.cpus),
+        hugepages: daemon.machine.memory.pools(),
+    })
 }
 
 /// Looking at a file can take for ever, if it is on a file system that somebody's process serves; the daemon does not
@@ -168,6 +186,8 @@ fn kind(request: &Request) -> &'static str {
     match request {
         Request::RunEnclave(_) => "run-enclave",
         Request::DescribeEnclaves => "describe-enclaves",
+        Request::DescribePools => "describe-pools",
+        Request::EndedEnclaves => "ended-enclaves",
         Request::TerminateEnclave(_) => "terminate-enclave",
         Request::Console(_) => "console",
     }

@@ -1,9 +1,10 @@
 //! The daemon as a whole: built from a [`Config`], then run until told to stop.
 //!
-//! Building takes the run directory's lock, clears what a killed daemon left, and opens the client socket; from then
-//! on clients can connect. Running serves them. Stopping refuses new clients, ends every enclave, waits until all is
-//! given back, and removes the socket. A client socket that a service manager has opened is neither opened nor removed.
+//! Building takes the run directory's lock, takes over the enclaves of the daemon before this one, and opens the client
+//! socket; from then on clients can connect. Running serves them. Stopping refuses new clients, leaves or ends the enclaves
+//! ([`Stop`]), and removes the socket. A client socket that a service manager has opened is neither opened nor removed.
 
+use std::error::Error;
 use std::io;
 use std::os::unix::net::UnixListener as StdListener;
 use std::sync::Arc;
@@ -18,12 +19,14 @@ use crate::admission::Machine;
 use crate::admission::topology::TopologyError;
 use crate::config::{Config, Limits};
 use crate::connection;
+use crate::ended::EndedEnclaves;
 use crate::foreign;
+use crate::inheritance::{self, Inherited};
 use crate::launcher::Launcher;
-use crate::leftovers;
 use crate::registry::Registry;
 use crate::run_directory::{RunDirectory, RunDirectoryError, group_id};
 use crate::service_manager::{self, Pulse};
+use crate::supervisor;
 
 /// How long clients get at the end to take their last reply.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -58,6 +61,15 @@ impl StartError {
     pub fn io(action: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { action, source }
     }
+}
+
+/// What is to become of the enclaves when the daemon stops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// They go on, and the next daemon takes them over. Those that still boot are ended.
+    Leave,
+    /// They are ended.
+    EndEnclaves,
 }
 
 /// What every connection and supervisor shares.
@@ -97,14 +109,15 @@ impl<L: Launcher> Daemon<L> {
             tracing::warn!(group = %config.socket_group, "no such group: only root can use the socket");
         }
         let mut run_directory = RunDirectory::open(&config.run_directory, group)?;
-        leftovers::clear(run_directory.path()).map_err(StartError::io("reading the run directory"))?;
+        let inherited =
+            inheritance::take(run_directory.path()).map_err(StartError::io("reading the run directory"))?;
         let listener = passed.map_or_else(|| run_directory.bind_client_socket(), Ok)?;
         listener
             .set_nonblocking(true)
             .and_then(|()| UnixListener::from_std(listener))
             .map_err(StartError::io("watching the client socket"))
-            .map(|listener| Self {
-                shared: Arc::new(Shared {
+            .map(|listener| {
+                let shared = Shared {
                     limits: config.limits,
                     heartbeat_timeout: config.heartbeat_timeout,
                     machine,
@@ -112,13 +125,20 @@ impl<L: Launcher> Daemon<L> {
                     launcher,
                     run_directory,
                     watchers: Semaphore::new(config.limits.watchers),
-                }),
-                listener,
+                };
+                shared
+                    .registry
+                    .remember(EndedEnclaves::load(shared.run_directory.path()));
+                shared.take_over(inherited);
+                Self {
+                    shared: Arc::new(shared),
+                    listener,
+                }
             })
     }
 
-    /// Serves clients until `stop` is ready, then ends every enclave and gives everything back.
-    pub async fn run(self, stop: impl Future<Output = ()>) {
+    /// Serves clients until `stop` is ready, then does what it says.
+    pub async fn run(self, stop: impl Future<Output = Stop>) {
         let Self { shared, listener } = self;
         tracing::info!(
             run_directory = %shared.run_directory.path().display(),
@@ -126,15 +146,15 @@ impl<L: Launcher> Daemon<L> {
             "ready"
         );
         let mut connections = JoinSet::new();
-        tokio::select! {
-            () = accept(&listener, &shared, &mut connections) => {}
-            () = stop => {}
-        }
-        tracing::info!("shutting down");
+        let stop = tokio::select! {
+            () = accept(&listener, &shared, &mut connections) => Stop::Leave,
+            stop = stop => stop,
+        };
+        tracing::info!(?stop, "shutting down");
         service_manager::stopping();
         drop(listener);
         shared.run_directory.remove_client_socket();
-        end_enclaves(&shared.registry).await;
+        end_enclaves(&shared.registry, stop).await;
         let last_replies = async { while connections.join_next().await.is_some() {} };
         if tokio::time::timeout(FAREWELL, last_replies).await.is_err() {
             tracing::debug!("some clients did not take their last reply");
@@ -143,9 +163,32 @@ impl<L: Launcher> Daemon<L> {
     }
 }
 
-async fn end_enclaves(registry: &Registry) {
+impl<L: Launcher> Shared<L> {
+    /// Takes over the enclaves of the daemon before this one. Those that have ended since are remembered as such.
+    fn take_over(&self, inherited: Vec<Inherited>) {
+        let ids: Vec<_> = inherited
+            .iter()
+            .map(|enclave| enclave.note.enclave.id.clone())
+            .collect();
+        let partitions = &self.machine.partitions;
+        partitions.clear_all_but(&ids);
+        for (Inherited { note, lives }, id) in inherited.into_iter().zip(ids) {
+            let directory = self.run_directory.inherited_enclave(&id);
+            let partition = partitions.inherited(&id, &note.enclave.cpu_ids, directory.path());
+            match supervisor::resume(&self.registry, &self.launcher, note, directory, partition, lives) {
+                Ok(true) => tracing::info!(enclave = %id, "taken over"),
+                Ok(false) => tracing::info!(enclave = %id, "has ended while there was no daemon"),
+                Err(error) => {
+                    tracing::error!(enclave = %id, error = &error as &dyn Error, "cannot be taken over, and is ended");
+                }
+            }
+        }
+    }
+}
+
+async fn end_enclaves(registry: &Registry, stop: Stop) {
     let all_gone = async {
-        for mut ending in registry.shut_down() {
+        for mut ending in registry.shut_down(stop == Stop::Leave) {
             ending.gone().await;
         }
     };

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use api::vmm::{Event, ExitReason};
-use api::{ErrorCode, Failure};
+use api::{ApplicationEnd, ErrorCode, Failure};
 
 use crate::console::Console;
 use crate::heartbeat::HeartbeatError;
@@ -53,17 +53,22 @@ impl End {
     }
 
     /// The reason as the end of a sentence.
-    pub(crate) fn in_words(&self, process_end: &ProcessEnd) -> String {
-        match self {
-            Self::Exited(reason) => printable(reason.to_string().as_bytes()),
-            Self::Failed(failure) => format!("{}: {failure}", failure.code),
-            Self::Vanished => format!("its VMM process ended by itself or was killed ({process_end})"),
-            Self::Nonsense(what) => format!("its VMM broke the protocol: it sent {what}"),
-            Self::Requested(request) => request.reason().to_owned(),
-            Self::Late(limit) => format!("no heartbeat within {} s", limit.as_secs()),
-            Self::Heartbeat(HeartbeatError::Io(error)) => format!("the heartbeat connection failed: {error}"),
-            Self::Heartbeat(error) => error.to_string(),
-            Self::Abandoned => "the client that started it left before it had booted".to_owned(),
+    pub(crate) fn in_words(&self, process_end: &ProcessEnd, application: Option<ApplicationEnd>) -> String {
+        match (self, application) {
+            (Self::Exited(ExitReason::Reset), Some(application)) => application.to_string(),
+            (Self::Exited(reason), _) => printable(reason.to_string().as_bytes()),
+            (Self::Failed(failure), _) => format!("{}: {failure}", failure.code),
+            (Self::Vanished, _) => {
+                format!("its VMM process ended by itself or was killed ({process_end})")
+            }
+            (Self::Nonsense(what), _) => format!("its VMM broke the protocol: it sent {what}"),
+            (Self::Requested(request), _) => request.reason().to_owned(),
+            (Self::Late(limit), _) => format!("no heartbeat within {} s", limit.as_secs()),
+            (Self::Heartbeat(HeartbeatError::Io(error)), _) => {
+                format!("the heartbeat connection failed: {error}")
+            }
+            (Self::Heartbeat(error), _) => error.to_string(),
+            (Self::Abandoned, _) => "the client that started it left before it had booted".to_owned(),
         }
     }
 
@@ -85,11 +90,15 @@ impl End {
     }
 }
 
-async fn quote(console: &Console) -> String {
-    // A process that somehow keeps the pipe open does not keep the client waiting.
+/// The end of the console of an enclave whose VMM has ended.
+pub(crate) async fn last_words(console: &Console) -> String {
+    // A process that somehow keeps the pipe open does not keep anybody waiting.
     let _ = tokio::time::timeout(CONSOLE_GRACE, console.ended()).await;
-    let tail = printable(&console.tail(QUOTED_CONSOLE));
-    match tail.trim() {
+    printable(&console.tail(QUOTED_CONSOLE))
+}
+
+async fn quote(console: &Console) -> String {
+    match last_words(console).await.trim() {
         "" => " Its console stayed empty.".to_owned(),
         text => format!(" The last of its console:\n{text}"),
     }
@@ -107,7 +116,7 @@ mod tests {
             Event::Failed(failure),
             Event::Exited(ExitReason::Crashed("\u{1b}[2Jgone".into())),
         ] {
-            let words = End::from_event(event).in_words(&process_end);
+            let words = End::from_event(event).in_words(&process_end, None);
             assert!(words.ends_with("\u{fffd}[2Jgone"), "{words:?}");
         }
     }

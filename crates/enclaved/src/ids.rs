@@ -5,7 +5,10 @@
 
 use std::fmt;
 use std::path::Path;
+use std::str::FromStr;
 use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
 
 /// Where EC2 publishes the instance id.
 pub const BOARD_ASSET_TAG: &str = "/sys/devices/virtual/dmi/id/board_asset_tag";
@@ -37,7 +40,8 @@ impl InstanceId {
 }
 
 /// The id of one enclave.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct EnclaveId {
     instance: InstanceId,
     slot: u64,
@@ -71,12 +75,7 @@ impl EnclaveId {
 
     /// Whether `text` is exactly what some id looks like.
     pub fn is_one(text: &str) -> bool {
-        let Some((instance, slot)) = text.rsplit_once("-enc") else {
-            return false;
-        };
-        let printed = |slot: u64| format!("{slot:x}");
-        InstanceId::parse(instance).is_some()
-            && u64::from_str_radix(slot, 16).map(printed).as_deref() == Ok(slot)
+        text.parse::<Self>().is_ok()
     }
 
     /// Whether a user who typed `text` means this enclave: only what follows the last `-enc` counts, so a bare slot
@@ -84,6 +83,43 @@ impl EnclaveId {
     pub fn is_meant_by(&self, text: &str) -> bool {
         let slot = text.rsplit_once("-enc").map_or(text, |(_, slot)| slot);
         slot == format!("{:x}", self.slot)
+    }
+}
+
+/// A text that is no enclave id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("this is no enclave id")]
+pub struct NoEnclaveId;
+
+impl FromStr for EnclaveId {
+    type Err = NoEnclaveId;
+
+    /// Accepts exactly what [`fmt::Display`] prints.
+    fn from_str(text: &str) -> Result<Self, NoEnclaveId> {
+        let (instance, slot) = text.rsplit_once("-enc").ok_or(NoEnclaveId)?;
+        let id = Self {
+            instance: InstanceId::parse(instance).ok_or(NoEnclaveId)?,
+            slot: u64::from_str_radix(slot, 16).map_err(|_| NoEnclaveId)?,
+        };
+        if id.to_string() == text {
+            Ok(id)
+        } else {
+            Err(NoEnclaveId)
+        }
+    }
+}
+
+impl TryFrom<String> for EnclaveId {
+    type Error = NoEnclaveId;
+
+    fn try_from(text: String) -> Result<Self, NoEnclaveId> {
+        text.parse()
+    }
+}
+
+impl From<EnclaveId> for String {
+    fn from(id: EnclaveId) -> Self {
+        id.to_string()
     }
 }
 
@@ -179,7 +215,7 @@ mod tests {
         fn every_id_means_itself_and_fits_its_limit(slot: u64) {
             let id = id(slot);
             prop_assert!(id.is_meant_by(&id.to_string()));
-            prop_assert!(EnclaveId::is_one(&id.to_string()));
+            prop_assert_eq!(id.to_string().parse(), Ok(id.clone()));
             prop_assert!(!id.following().is_meant_by(&id.to_string()));
             prop_assert!(id.to_string().len() <= EnclaveId::MAX_LEN);
         }

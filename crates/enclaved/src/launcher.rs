@@ -5,13 +5,15 @@
 //! supervisor is tested without KVM.
 
 use std::fmt;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use api::Failure;
 use api::vmm::{Event, LaunchSpec};
 
 use crate::foreign::ForeignDescriptor;
+use crate::process_identity::ProcessIdentity;
 
 /// Everything one launch needs.
 #[derive(Debug)]
@@ -22,6 +24,8 @@ pub struct Launch {
     pub descriptors: Descriptors,
     /// The enclave's part of the run directory; the VMM's working directory.
     pub directory: PathBuf,
+    /// The list of processes of the control group that the VMM belongs to, open for writing, if the machine has one.
+    pub process_list: Option<OwnedFd>,
 }
 
 /// The descriptors of [`LaunchSpec`], by name.
@@ -35,24 +39,37 @@ pub struct Descriptors {
     pub vsock: OwnedFd,
     /// The directory of `vsock.sock_<port>` listeners, opened with `O_PATH`.
     pub directory: OwnedFd,
+    /// The file for the VMM's last event.
+    pub outcome: OwnedFd,
+    /// What becomes the VMM's standard error.
+    pub log: OwnedFd,
     /// One memory file per element of [`LaunchSpec::memory`].
     pub memory: Vec<OwnedFd>,
-    /// The write end of the console pipe, in debug mode.
+    /// The console pipe, in debug mode.
     pub console: Option<OwnedFd>,
+    /// The list of threads of the control group that has the enclave's CPUs, if they are isolated.
+    pub vcpu_group: Option<OwnedFd>,
 }
 
 impl Descriptors {
-    /// The order in which [`LaunchSpec`] documents them.
+    /// The order in which [`LaunchSpec`] documents them. The log is not among them.
     pub fn in_order(&self) -> Vec<BorrowedFd<'_>> {
         let fixed = [
             self.kvm.as_fd(),
             self.eif.as_fd(),
             self.vsock.as_fd(),
             self.directory.as_fd(),
+            self.outcome.as_fd(),
         ];
         let memory = self.memory.iter().map(AsFd::as_fd);
         let console = self.console.iter().map(AsFd::as_fd);
-        fixed.into_iter().chain(memory).chain(console).collect()
+        let vcpu_group = self.vcpu_group.iter().map(AsFd::as_fd);
+        fixed
+            .into_iter()
+            .chain(memory)
+            .chain(console)
+            .chain(vcpu_group)
+            .collect()
     }
 }
 
@@ -64,21 +81,33 @@ pub trait Launcher: Send + Sync + 'static {
     /// Starts one instance and tells it its specification.
     ///
     /// # Errors
-    /// E04, E05, E19 or E11: no socket pair, no process, its id cannot be written down, or it does not take its
-    /// specification.
+    /// E04, E05 or E11: no socket pair, no process, or it does not take its specification.
     fn launch(&self, launch: Launch) -> Result<Self::Instance, Failure>;
+
+    /// Takes over an instance that an earlier daemon has launched, whose enclave has booted and has this `directory`. If it
+    /// does not `live` any more, its last event is all that comes from it.
+    ///
+    /// # Errors
+    /// If it cannot be watched.
+    fn take_over(&self, vmm: &ProcessIdentity, directory: &Path, lives: bool) -> io::Result<Self::Instance>;
 }
 
 /// One running VMM. Dropping it kills the process, without waiting.
 pub trait Instance: Send + 'static {
     /// The process on the parent.
-    fn process_id(&self) -> u32;
+    fn identity(&self) -> &ProcessIdentity;
 
     /// The next thing the VMM says. May be dropped half-way and called again without losing an event.
     fn next_event(&mut self) -> impl Future<Output = Said> + Send;
 
+    /// Tells the VMM that its enclave has booted and goes on when the daemon goes.
+    fn outlive(&mut self);
+
     /// Ends the process at once. Harmless if it has ended.
     fn kill(&mut self);
+
+    /// Lets go of the process, which goes on.
+    fn leave(self);
 
     /// Returns when the process is gone and reaped: the kernel has freed what it held. May be called again.
     fn wait(&mut self) -> impl Future<Output = ProcessEnd> + Send;

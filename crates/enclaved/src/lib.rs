@@ -21,8 +21,12 @@
 //! Replies flow back through a channel from supervisor to connection; nothing else does. The registry is the only
 //! shared state, and the only account of who holds what: free is what no record holds.
 //!
+//! [`allocator`] is the library of another program, `nitro-enclaves-allocator`, which runs before: it sets CPUs and memory
+//! apart and writes down what it has set apart as an [`allocator::pool::Pool`].
+//!
 //! # Rules
 //!
+//! - An enclave that has booted outlives the daemon; what the next one must know is in the enclave's directory (`note`).
 //! - An enclave ends in one place (`supervisor`) and gives back what it held in one way: the process is reaped, then
 //!   the lease is dropped. Clients hear of an end only after that.
 //! - Failures get their AWS number ([`api::ErrorCode`]) where they are detected.
@@ -32,19 +36,26 @@
 #![forbid(unsafe_code)]
 
 pub mod admission;
+pub mod allocator;
+mod application_end;
 pub mod background;
 pub mod config;
 mod connection;
 pub mod console;
+pub mod cpu_partition;
 pub mod daemon;
 mod end;
+pub mod ended;
 pub mod foreign;
 pub mod heartbeat;
 pub mod ids;
+pub mod inheritance;
+mod interrupts;
 pub mod launcher;
-pub mod leftovers;
+pub mod note;
 mod preparation;
 mod printable;
+pub mod process_identity;
 pub mod registry;
 pub mod run_directory;
 pub mod service_manager;

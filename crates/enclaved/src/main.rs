@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use enclaved::admission::Machine;
 use enclaved::config::{Arguments, Config, LogFormat, find_vmm};
-use enclaved::daemon::{Daemon, StartError};
+use enclaved::daemon::{Daemon, StartError, Stop};
 use enclaved::service_manager;
 use enclaved::vmm_process::VmmLauncher;
 use rustix::process::{Resource, Rlimit};
@@ -51,7 +51,7 @@ fn serve(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     start_log(arguments.log_format);
     let passed = service_manager::passed_listener()?;
     let vmm = find_vmm(arguments.vmm.as_deref())?;
-    let machine = Machine::this_one().map_err(StartError::from)?;
+    let machine = Machine::this_one(&arguments.run_directory).map_err(StartError::from)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
         .enable_all()
@@ -72,16 +72,17 @@ fn serve(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     served
 }
 
-/// Ready when the daemon is to stop. The handlers are in place when this returns.
-fn stop_signal() -> io::Result<impl Future<Output = ()>> {
+/// Ready when the daemon is to stop: SIGTERM, which a service manager sends, leaves the enclaves to the next daemon; SIGINT,
+/// Ctrl-C of a developer, ends them. The handlers are in place when this returns.
+fn stop_signal() -> io::Result<impl Future<Output = Stop>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hang_up = signal(SignalKind::hangup())?;
     Ok(async move {
         tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-            _ = hang_up.recv() => {}
+            _ = terminate.recv() => Stop::Leave,
+            _ = hang_up.recv() => Stop::Leave,
+            _ = interrupt.recv() => Stop::EndEnclaves,
         }
     })
 }

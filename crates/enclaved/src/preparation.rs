@@ -7,11 +7,15 @@ use api::vmm::LaunchSpec;
 use api::{ErrorCode, Failure};
 
 use crate::admission::{Grant, Image};
+use crate::allocator::pool::PoolLock;
+use crate::application_end::ApplicationEndListener;
 use crate::console::Console;
+use crate::cpu_partition::{CpuPartitions, PartitionError};
 use crate::heartbeat::{self, Heartbeat};
 use crate::launcher::{Descriptors, Launch};
 use crate::registry::Lease;
 use crate::run_directory::{RunDirectory, RunDirectoryError};
+use crate::vmm_log;
 
 /// An admitted enclave, ready to be launched. Dropping it gives everything back.
 #[derive(Debug)]
@@ -22,10 +26,14 @@ pub(crate) struct Prepared {
     pub(crate) launch: Launch,
     /// Where it will announce that it has booted.
     pub(crate) heartbeat: Heartbeat,
+    /// Where it will say how its application ended.
+    pub(crate) application_end: ApplicationEndListener,
     /// Its console, in debug mode.
     pub(crate) console: Option<Console>,
     /// How long it may take to boot.
     pub(crate) time_limit: Duration,
+    /// Keeps the pool as it is until the enclave's VMM is noted down.
+    pub(crate) pool_lock: PoolLock,
 }
 
 /// What a client and the daemon decide about one enclave beyond its grant.
@@ -39,17 +47,20 @@ pub(crate) struct Order {
     pub(crate) debug_mode: bool,
     /// How long it may take to boot; `None` for AWS's limit.
     pub(crate) time_limit: Option<Duration>,
+    /// Keeps the pool as it is.
+    pub(crate) pool_lock: PoolLock,
 }
 
 /// Makes the directory, sockets and console of an admitted enclave. Must be called on a Tokio runtime.
 ///
 /// # Errors
-/// E19 if something cannot be made. Nothing stays then.
+/// E19 if something cannot be made, E29 if the CPUs cannot be isolated although others could. Nothing stays then.
 pub(crate) fn prepare(
     lease: Lease,
     grant: Grant,
     order: Order,
     run_directory: &RunDirectory,
+    partitions: &CpuPartitions,
 ) -> Result<Prepared, Failure> {
     let time_limit = order
         .time_limit
@@ -60,14 +71,28 @@ pub(crate) fn prepare(
     let heartbeat = Heartbeat::listen(&directory).map_err(|error| cannot_make(&error))?;
     let vsock = directory.bind_vsock().map_err(|error| cannot_make(&error))?;
     let directory_descriptor = directory.descriptor().map_err(|error| cannot_make(&error))?;
+    let application_end = ApplicationEndListener::listen(&directory).map_err(|error| cannot_make(&error))?;
+    let outcome = directory.create_outcome().map_err(|error| cannot_make(&error))?;
+    let log = vmm_log::start(&directory, grant.id.to_string()).map_err(|error| cannot_make(&error))?;
     let (console, console_pipe) = if order.debug_mode {
-        let (console, pipe) = Console::open().map_err(|error| {
+        let (console, pipe) = Console::create(&directory).map_err(|error| {
             Failure::caused_by(ErrorCode::FileOperation, "No pipe for the console", &error)
         })?;
         (Some(console), Some(pipe))
     } else {
         (None, None)
     };
+    let isolate = |error: PartitionError| {
+        let context = "The enclave's CPUs cannot be made exclusive";
+        Failure::caused_by(ErrorCode::IoctlFailure, context, &error)
+    };
+    let partition = partitions
+        .isolate(&grant.id, &grant.cpus.cpu_ids, directory.path())
+        .map_err(isolate)?;
+    let lists = partition
+        .as_ref()
+        .map(|partition| Ok((partition.process_list()?, partition.thread_list()?)));
+    let (process_list, vcpu_group) = lists.transpose().map_err(isolate)?.unzip();
     let (memory_files, layouts) = grant
         .memory
         .into_iter()
@@ -81,24 +106,31 @@ pub(crate) fn prepare(
             threads_per_core: grant.cpus.threads_per_core,
             memory: layouts,
             debug_mode: order.debug_mode,
+            isolated: vcpu_group.is_some(),
         },
         descriptors: Descriptors {
             kvm: order.kvm,
             eif: order.image.file,
             vsock: vsock.into(),
             directory: directory_descriptor,
+            outcome,
+            log,
             memory: memory_files,
             console: console_pipe,
+            vcpu_group,
         },
         directory: directory.path().to_owned(),
+        process_list,
     };
-    lease.attach(directory, console.clone());
+    lease.attach(directory, partition, console.clone());
     Ok(Prepared {
         lease,
         launch,
         heartbeat,
+        application_end,
         console,
         time_limit,
+        pool_lock: order.pool_lock,
     })
 }
 

@@ -6,18 +6,27 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use api::{
-    EnclaveDescription, EnclaveFlags, EnclaveRunInfo, EnclaveState, EnclaveTermination, ErrorCode, Failure,
-    Measurements, RunEnclave, Selector,
+    ApplicationEnd, EnclaveDescription, EnclaveFlags, EnclaveRunInfo, EnclaveState, EnclaveTermination,
+    EndedEnclave, ErrorCode, Failure, Measurements, PoolCore, RunEnclave, Selector,
 };
 use tokio::sync::watch;
 
 use crate::admission::cids::CidSequence;
+use crate::admission::cpus::CpuPool;
 use crate::admission::{self, Grant, Holdings, Machine};
 use crate::console::Console;
+use crate::cpu_partition::Partition;
+use crate::end::last_words;
+use crate::ended::EndedEnclaves;
 use crate::ids::EnclaveId;
+use crate::note::{Facts, Note};
 use crate::run_directory::EnclaveDirectory;
+
+/// How many lines of an ended enclave's console are remembered.
+const REMEMBERED_LINES: usize = 20;
 
 /// All enclaves of this parent. Clones share the same registry.
 #[derive(Debug, Clone, Default)]
@@ -29,6 +38,7 @@ struct Inner {
     records: BTreeMap<u64, Record>,
     created: u64,
     cids: CidSequence,
+    ended: EndedEnclaves,
     /// Set once, at the daemon's end: no record is added any more.
     closed: bool,
 }
@@ -36,14 +46,11 @@ struct Inner {
 /// Everything one enclave owns, and what is known of it.
 #[derive(Debug)]
 struct Record {
-    id: EnclaveId,
-    name: String,
-    cid: u32,
-    cpu_ids: Vec<u32>,
-    memory_mib: u64,
-    debug_mode: bool,
+    facts: Facts,
     /// The enclave's part of the run directory; removed with the record.
     directory: Option<EnclaveDirectory>,
+    /// The enclave's CPUs, taken from the rest of the parent, where that is possible.
+    partition: Option<Partition>,
     /// Debug mode only.
     console: Option<Console>,
     process_id: u32,
@@ -60,6 +67,8 @@ pub enum EndRequest {
     Terminate,
     /// The daemon, which is shutting down.
     Shutdown,
+    /// Nobody: the daemon leaves, and the enclave goes on without it. Only for an enclave that has booted.
+    Leave,
 }
 
 impl EndRequest {
@@ -67,7 +76,7 @@ impl EndRequest {
     pub fn reason(self) -> &'static str {
         match self {
             Self::Terminate => "it was terminated by request",
-            Self::Shutdown => "the daemon is shutting down",
+            Self::Shutdown | Self::Leave => "the daemon is shutting down",
         }
     }
 }
@@ -77,6 +86,7 @@ impl EndRequest {
 pub struct Lease {
     registry: Registry,
     key: u64,
+    facts: Facts,
 }
 
 /// An enclave that was asked to end.
@@ -95,43 +105,35 @@ impl Ending {
 }
 
 impl Registry {
-    /// Admits an enclave: takes memory, picks CPUs, CID, name and id, and makes the record, in one step.
+    /// Admits an enclave: takes memory, picks CPUs of `pool`, CID, name and id, and makes the record, in one step.
     ///
     /// # Errors
     /// E27 or E29; E39 once the daemon is shutting down.
-    pub fn admit(&self, request: &RunEnclave, machine: &Machine) -> Result<(Lease, Grant), Failure> {
+    pub fn admit(
+        &self,
+        request: &RunEnclave,
+        machine: &Machine,
+        pool: &CpuPool,
+    ) -> Result<(Lease, Grant), Failure> {
         let mut inner = self.lock();
         if inner.closed {
             let message = "The daemon is shutting down.";
             return Err(Failure::new(ErrorCode::ProcessConnectionFailure, message));
         }
         let mut cids = std::mem::take(&mut inner.cids);
-        let chosen = admission::choose(request, machine, &*inner, &mut cids);
+        let chosen = admission::choose(request, machine, pool, &*inner, &mut cids);
         inner.cids = cids;
         let grant = chosen?;
-        let key = inner.created;
-        inner.created += 1;
-        inner.records.insert(
-            key,
-            Record {
-                id: grant.id.clone(),
-                name: grant.name.clone(),
-                cid: grant.cid,
-                cpu_ids: grant.cpus.cpu_ids.clone(),
-                memory_mib: grant.memory_mib(),
-                debug_mode: request.debug_mode,
-                directory: None,
-                console: None,
-                process_id: 0,
-                measurements: None,
-                state: EnclaveState::Empty,
-                end: watch::Sender::new(None),
-            },
-        );
-        let lease = Lease {
-            registry: self.clone(),
-            key,
+        let facts = Facts {
+            id: grant.id.clone(),
+            name: grant.name.clone(),
+            cid: grant.cid,
+            cpu_ids: grant.cpus.cpu_ids.clone(),
+            memory_mib: grant.memory_mib(),
+            debug_mode: request.debug_mode,
+            created: milliseconds_now(),
         };
+        let lease = self.lease(&mut inner, Record::new(facts));
         Ok((lease, grant))
     }
 
@@ -159,14 +161,80 @@ impl Registry {
         Ok(chosen.collect())
     }
 
-    /// Asks for the end of every enclave, also of those that still boot, and admits no more.
-    pub fn shut_down(&self) -> Vec<Ending> {
+    /// Takes in an enclave that an earlier daemon has booted, as it was noted down.
+    pub fn take_over(
+        &self,
+        note: &Note,
+        directory: EnclaveDirectory,
+        partition: Option<Partition>,
+        console: Option<Console>,
+    ) -> Lease {
+        let mut inner = self.lock();
+        inner.cids.pass(note.enclave.cid);
+        let record = Record {
+            directory: Some(directory),
+            partition,
+            console,
+            process_id: note.vmm.process_id,
+            measurements: note.measurements.clone(),
+            state: EnclaveState::Running,
+            ..Record::new(note.enclave.clone())
+        };
+        self.lease(&mut inner, record)
+    }
+
+    fn lease(&self, inner: &mut Inner, record: Record) -> Lease {
+        let key = inner.created;
+        inner.created += 1;
+        let facts = record.facts.clone();
+        inner.records.insert(key, record);
+        Lease {
+            registry: self.clone(),
+            key,
+            facts,
+        }
+    }
+
+    /// Remembers the enclaves that have ended from here on, and those that `ended` holds already.
+    pub fn remember(&self, ended: EndedEnclaves) {
+        self.lock().ended = ended;
+    }
+
+    /// The cores of `pool`, each with the enclave that holds it.
+    pub fn cores(&self, pool: &CpuPool) -> Vec<PoolCore> {
+        let inner = self.lock();
+        let holder = |cpus: &[u32]| {
+            let mut records = inner.records.values();
+            records.find(|record| record.facts.cpu_ids.iter().any(|cpu| cpus.contains(cpu)))
+        };
+        let cores = pool.cores().iter().map(|core| {
+            let holder = holder(&core.cpus);
+            PoolCore {
+                node: core.node,
+                cpus: core.cpus.clone(),
+                enclave_id: holder.map(|record| record.facts.id.to_string()),
+                enclave_name: holder.map(|record| record.facts.name.clone()),
+            }
+        });
+        cores.collect()
+    }
+
+    /// The enclaves that have ended lately, oldest first.
+    pub fn ended(&self) -> Vec<EndedEnclave> {
+        self.lock().ended.list()
+    }
+
+    /// Admits no more, and asks for the end of every enclave, also of those that still boot; or, if the daemon is to
+    /// `leave`, only of the latter.
+    pub fn shut_down(&self, leave: bool) -> Vec<Ending> {
         let mut inner = self.lock();
         inner.closed = true;
+        let request = |record: &Record| match record.state {
+            EnclaveState::Running if leave => EndRequest::Leave,
+            _ => EndRequest::Shutdown,
+        };
         let records = inner.records.values();
-        records
-            .map(|record| record.ask_to_end(EndRequest::Shutdown))
-            .collect()
+        records.map(|record| record.ask_to_end(request(record))).collect()
     }
 
     /// The CID and console of one enclave.
@@ -181,7 +249,7 @@ impl Registry {
         let inner = self.lock();
         let keys = inner.select(selector)?;
         let record = keys.first().and_then(|key| inner.records.get(key));
-        let console = record.and_then(|record| Some((record.cid, record.console.clone()?)));
+        let console = record.and_then(|record| Some((record.facts.cid, record.console.clone()?)));
         console.ok_or_else(|| {
             Failure::new(
                 ErrorCode::ConsoleConnection,
@@ -196,12 +264,23 @@ impl Registry {
 }
 
 impl Lease {
-    /// Puts the enclave's directory and console into the record.
-    pub fn attach(&self, directory: EnclaveDirectory, console: Option<Console>) {
+    /// Puts what was made for the enclave into the record.
+    pub fn attach(
+        &self,
+        directory: EnclaveDirectory,
+        partition: Option<Partition>,
+        console: Option<Console>,
+    ) {
         self.update(|record| {
             record.directory = Some(directory);
+            record.partition = partition;
             record.console = console;
         });
+    }
+
+    /// What is fixed of the enclave.
+    pub fn facts(&self) -> &Facts {
+        &self.facts
     }
 
     /// Notes the enclave's VMM process.
@@ -222,6 +301,28 @@ impl Lease {
         })
     }
 
+    /// The enclave has ended for this `reason`: it is remembered, and all that it held is given back.
+    pub async fn end(self, reason: &str, application: Option<ApplicationEnd>, console: Option<&Console>) {
+        let words = match console {
+            Some(console) => last_words(console).await,
+            None => String::new(),
+        };
+        let ended = self.update(|record| record.ended(reason, application, &words));
+        if let Some(ended) = ended {
+            self.registry.lock().ended.add(ended);
+        }
+    }
+
+    /// Lets go of an enclave that goes on: the record is gone, and the directory stays for the next daemon.
+    pub fn leave(self) {
+        if let Some(directory) = self.update(|record| record.directory.take()).flatten() {
+            directory.leave();
+        }
+        if let Some(partition) = self.update(|record| record.partition.take()).flatten() {
+            partition.leave();
+        }
+    }
+
     /// Changes to somebody's wish for the enclave's end.
     pub fn end_requests(&self) -> watch::Receiver<Option<EndRequest>> {
         self.update(|record| record.end.subscribe())
@@ -236,9 +337,10 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        // First the directory, outside the lock; then the record. So nothing is left of an enclave that is not listed.
-        let directory = self.update(|record| record.directory.take());
-        drop(directory);
+        // First what lies outside of this process, without the lock; then the record. So nothing is left of an enclave that
+        // is not listed, and no other is given CPUs that are not free yet.
+        let outside = self.update(|record| (record.partition.take(), record.directory.take()));
+        drop(outside);
         let record = self.registry.lock().records.remove(&self.key);
         // Closes `end`, which tells those who wait.
         drop(record);
@@ -260,7 +362,7 @@ impl Inner {
         let (found, code, message) = match selector {
             Selector::All => return Ok(keys(&|_| true)),
             Selector::Id(id) => (
-                keys(&|record| record.id.is_meant_by(id)),
+                keys(&|record| record.facts.id.is_meant_by(id)),
                 ErrorCode::SocketError,
                 format!(
                     "No enclave has the id {:?}. nitro-cli describe-enclaves lists those that run.",
@@ -268,7 +370,7 @@ impl Inner {
                 ),
             ),
             Selector::Name(name) => (
-                keys(&|record| record.name == *name),
+                keys(&|record| record.facts.name == *name),
                 ErrorCode::EnclaveNaming,
                 format!(
                     "No enclave has the name {:?}. nitro-cli describe-enclaves lists those that run.",
@@ -288,33 +390,47 @@ impl Holdings for Inner {
     fn cpus(&self) -> BTreeSet<u32> {
         self.records
             .values()
-            .flat_map(|record| record.cpu_ids.iter().copied())
+            .flat_map(|record| record.facts.cpu_ids.iter().copied())
             .collect()
     }
 
     fn has_cid(&self, cid: u32) -> bool {
-        self.records.values().any(|record| record.cid == cid)
+        self.records.values().any(|record| record.facts.cid == cid)
     }
 
     fn has_name(&self, name: &str) -> bool {
-        self.records.values().any(|record| record.name == name)
+        self.records.values().any(|record| record.facts.name == name)
     }
 
     fn has_id(&self, id: &EnclaveId) -> bool {
-        self.records.values().any(|record| record.id == *id)
+        self.records.values().any(|record| record.facts.id == *id)
     }
 }
 
 impl Record {
+    /// Of an enclave that was just admitted.
+    fn new(facts: Facts) -> Self {
+        Self {
+            facts,
+            directory: None,
+            partition: None,
+            console: None,
+            process_id: 0,
+            measurements: None,
+            state: EnclaveState::Empty,
+            end: watch::Sender::new(None),
+        }
+    }
+
     fn run_info(&self) -> EnclaveRunInfo {
         EnclaveRunInfo {
-            enclave_name: self.name.clone(),
-            enclave_id: self.id.to_string(),
+            enclave_name: self.facts.name.clone(),
+            enclave_id: self.facts.id.to_string(),
             process_id: self.process_id,
-            enclave_cid: u64::from(self.cid),
-            number_of_cpus: u64::try_from(self.cpu_ids.len()).unwrap_or(u64::MAX),
-            cpu_ids: self.cpu_ids.clone(),
-            memory_mib: self.memory_mib,
+            enclave_cid: u64::from(self.facts.cid),
+            number_of_cpus: u64::try_from(self.facts.cpu_ids.len()).unwrap_or(u64::MAX),
+            cpu_ids: self.facts.cpu_ids.clone(),
+            memory_mib: self.facts.memory_mib,
         }
     }
 
@@ -322,13 +438,31 @@ impl Record {
         Some(EnclaveDescription {
             run: self.run_info(),
             state: self.state,
-            flags: if self.debug_mode {
-                EnclaveFlags::DebugMode
-            } else {
-                EnclaveFlags::None
-            },
+            flags: self.flags(),
             measurements: self.measurements.clone()?,
         })
+    }
+
+    fn flags(&self) -> EnclaveFlags {
+        if self.facts.debug_mode {
+            EnclaveFlags::DebugMode
+        } else {
+            EnclaveFlags::None
+        }
+    }
+
+    fn ended(&self, reason: &str, application: Option<ApplicationEnd>, console: &str) -> EndedEnclave {
+        let lines: Vec<&str> = console.lines().collect();
+        let last = lines.get(lines.len().saturating_sub(REMEMBERED_LINES)..);
+        EndedEnclave {
+            run: self.run_info(),
+            flags: self.flags(),
+            reason: reason.to_owned(),
+            exit_code: application.map(ApplicationEnd::exit_code),
+            started_at: self.facts.created,
+            ended_at: milliseconds_now(),
+            console: last.unwrap_or_default().iter().map(ToString::to_string).collect(),
+        }
     }
 
     /// An earlier request stays: who asked first is the reason.
@@ -340,13 +474,18 @@ impl Record {
         });
         Ending {
             termination: EnclaveTermination {
-                enclave_name: self.name.clone(),
-                enclave_id: self.id.to_string(),
+                enclave_name: self.facts.name.clone(),
+                enclave_id: self.facts.id.to_string(),
                 terminated: true,
             },
             record: self.end.subscribe(),
         }
     }
+}
+
+fn milliseconds_now() -> u64 {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// As much of a user's text as an error repeats.

@@ -5,11 +5,16 @@
 //!   enclaved.lock                    held (flock) by the one daemon of this directory; names its process
 //!   enclaved.sock                    0660 root:ne, where clients connect
 //!   enclaved.log                     log of a daemon in the background
+//!   pool.json, pool.lock             what enclaves may have, and who changes or uses that (`allocator::pool`)
 //!   <enclave id>/                    0750 root:ne, gone when the enclave is
 //!     vsock.sock                     0660 root:ne, connect to the enclave: CONNECT <port>
 //!     vsock.sock_<port>              made by whoever listens for the enclave on that port
 //!     vsock.sock_9000                0600, the daemon's own: the heartbeat; gone after boot
-//!     vmm.process                    identity of the VMM, for a daemon that starts after this one died
+//!     vsock.sock_9001                0600, the daemon's own: how the application ended
+//!     enclave.json                   what is known of the enclave, for the next daemon
+//!     log.pipe, console.pipe         0600, what the VMM and (debug mode) the guest print
+//!     console.history                0600, the kept part of the console
+//!     outcome                        0600, the VMM's last words
 //! ```
 //!
 //! Members of the group may connect to enclaves but not create listeners: the directory is writable for root alone,
@@ -22,7 +27,7 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::fs::{FileType, FlockOperation, Mode, OFlags};
 
 use crate::ids::EnclaveId;
 
@@ -34,6 +39,15 @@ pub const LOG_FILE: &str = "enclaved.log";
 
 /// The socket through which the parent connects to an enclave.
 pub const VSOCK_SOCKET: &str = "vsock.sock";
+
+/// Where a VMM writes its last event.
+pub const OUTCOME: &str = "outcome";
+
+/// The pipe that is a VMM's standard error.
+pub const LOG_PIPE: &str = "log.pipe";
+
+/// The pipe that carries an enclave's console.
+pub const CONSOLE_PIPE: &str = "console.pipe";
 
 const LOCK_FILE: &str = "enclaved.lock";
 
@@ -96,10 +110,7 @@ impl RunDirectory {
                 limit,
             });
         }
-        if !path.is_dir() {
-            fs::create_dir_all(path).map_err(failed("create", path))?;
-            set_mode(path, 0o755)?;
-        }
+        create(path)?;
         Ok(Self {
             path: path.to_owned(),
             group,
@@ -124,6 +135,15 @@ impl RunDirectory {
         bind(&path, 0o660, self.group)
     }
 
+    /// The directory of an enclave that an earlier daemon has made.
+    pub fn inherited_enclave(&self, id: &EnclaveId) -> EnclaveDirectory {
+        EnclaveDirectory {
+            path: self.path.join(id.to_string()),
+            group: self.group,
+            keep: false,
+        }
+    }
+
     /// A new directory for one enclave.
     ///
     /// # Errors
@@ -134,6 +154,7 @@ impl RunDirectory {
         let directory = EnclaveDirectory {
             path,
             group: self.group,
+            keep: false,
         };
         share(&directory.path, 0o750, self.group)?;
         Ok(directory)
@@ -164,6 +185,8 @@ impl Drop for RunDirectory {
 pub struct EnclaveDirectory {
     path: PathBuf,
     group: Option<u32>,
+    /// Whether it stays when this is dropped.
+    keep: bool,
 }
 
 impl EnclaveDirectory {
@@ -191,12 +214,67 @@ impl EnclaveDirectory {
         bind(&self.path.join(VSOCK_SOCKET), 0o660, self.group)
     }
 
-    /// A listener of the daemon's own for the enclave's connections to vsock `port` of its parent.
+    /// A listener of the daemon's own for the enclave's connections to vsock `port` of its parent, in the place of the
+    /// one that an earlier daemon may have left.
     ///
     /// # Errors
     /// [`RunDirectoryError::Io`].
     pub fn bind_port(&self, port: u32) -> Result<UnixListener, RunDirectoryError> {
-        bind(&self.port_path(port), 0o600, None)
+        let path = self.port_path(port);
+        remove_if_there(&path).map_err(failed("remove the old socket", &path))?;
+        bind(&path, 0o600, None)
+    }
+
+    /// Makes a pipe with a name, so that the next daemon can read on where this one stopped.
+    ///
+    /// # Errors
+    /// [`RunDirectoryError::Io`].
+    pub fn create_pipe(&self, name: &str) -> Result<(), RunDirectoryError> {
+        let path = self.path.join(name);
+        rustix::fs::mknodat(rustix::fs::CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)
+            .map_err(io::Error::from)
+            .map_err(failed("create the pipe", &path))
+    }
+
+    /// The read end of a pipe, which never blocks.
+    ///
+    /// # Errors
+    /// [`RunDirectoryError::Io`].
+    pub fn pipe_reader(&self, name: &str) -> Result<OwnedFd, RunDirectoryError> {
+        self.open_pipe(name, OFlags::RDONLY)
+    }
+
+    /// The end of a pipe for the VMM. Writing to it never blocks, and as it is a read end too, never fails because nobody
+    /// reads at the moment: what is written stays in the pipe until a daemon comes, as far as there is room.
+    ///
+    /// # Errors
+    /// [`RunDirectoryError::Io`].
+    pub fn pipe_writer(&self, name: &str) -> Result<OwnedFd, RunDirectoryError> {
+        self.open_pipe(name, OFlags::RDWR)
+    }
+
+    fn open_pipe(&self, name: &str, access: OFlags) -> Result<OwnedFd, RunDirectoryError> {
+        let path = self.path.join(name);
+        rustix::fs::open(&path, access | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())
+            .map_err(io::Error::from)
+            .map_err(failed("open the pipe", &path))
+    }
+
+    /// The file for the VMM's last words, new and empty.
+    ///
+    /// # Errors
+    /// [`RunDirectoryError::Io`].
+    pub fn create_outcome(&self) -> Result<OwnedFd, RunDirectoryError> {
+        let path = self.path.join(OUTCOME);
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::APPEND | OFlags::CLOEXEC;
+        rustix::fs::open(&path, flags, Mode::RUSR | Mode::WUSR)
+            .map_err(io::Error::from)
+            .map_err(failed("create", &path))
+    }
+
+    /// Lets go of the directory without removing it.
+    pub fn leave(mut self) {
+        self.keep = true;
     }
 
     /// Where a listener for `port` is.
@@ -207,10 +285,25 @@ impl EnclaveDirectory {
 
 impl Drop for EnclaveDirectory {
     fn drop(&mut self) {
+        if self.keep {
+            return;
+        }
         if let Err(error) = fs::remove_dir_all(&self.path) {
             tracing::warn!(path = %self.path.display(), %error, "cannot remove the enclave's directory");
         }
     }
+}
+
+/// Makes a run directory that all may look into, unless it is there.
+///
+/// # Errors
+/// [`RunDirectoryError::Io`].
+pub(crate) fn create(path: &Path) -> Result<(), RunDirectoryError> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    fs::create_dir_all(path).map_err(failed("create", path))?;
+    set_mode(path, 0o755)
 }
 
 /// The number of a group in `group_file` (usually `/etc/group`). Groups of a directory service are not seen there.

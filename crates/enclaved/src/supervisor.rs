@@ -3,25 +3,37 @@
 //! ```text
 //!             launch            Measured, Started, heartbeat            end
 //!   Prepared ───────► booting ──────────────────────────────► running ───────► gone
-//!                        │                                                       ▲
-//!                        └── any other end, the time limit, the client leaves ───┘
+//!                        │                                      ▲ │                ▲
+//!                        │        the next daemon takes it over │ ▼                │
+//!                        │                              the daemon leaves          │
+//!                        └── any other end, the time limit, the client leaves ─────┘
 //! ```
 //!
 //! There is one way out: kill the process, wait until it is reaped (the kernel has then freed its memory), drop the
 //! lease. Only after that is anybody told. While an enclave boots it belongs to the client that asked for it: if that
-//! client leaves, the enclave is ended, so that an interrupted run-enclave leaves nothing behind.
+//! client leaves, the enclave is ended, so that an interrupted run-enclave leaves nothing behind. Once it has booted it
+//! belongs to nobody but the parent, and outlives its daemon (see [`crate::inheritance`]).
 
+use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use api::vmm::Event;
-use api::{EnclaveRunInfo, Measurements, Reply};
+use api::{ApplicationEnd, EnclaveRunInfo, ErrorCode, Failure, Measurements, Reply};
 use tokio::sync::{mpsc, watch};
 
+use crate::allocator::pool::PoolLock;
+use crate::application_end::ApplicationEndListener;
+use crate::console::{Console, ConsoleError};
+use crate::cpu_partition::Partition;
 use crate::end::End;
 use crate::heartbeat::Heartbeat;
 use crate::launcher::{Instance, Launcher, ProcessEnd, Said};
+use crate::note::Note;
 use crate::preparation::Prepared;
-use crate::registry::{EndRequest, Lease};
+use crate::registry::{EndRequest, Lease, Registry};
+use crate::run_directory::{EnclaveDirectory, RunDirectoryError};
+use crate::vmm_log;
 
 /// How long a VMM that closed its socket may take to end by itself, so that its own exit status is seen.
 const EXIT_GRACE: Duration = Duration::from_millis(500);
@@ -36,31 +48,41 @@ pub(crate) async fn supervise<L: Launcher>(prepared: Prepared, launcher: &L, cli
         lease,
         launch,
         heartbeat,
+        application_end,
         console,
         time_limit,
+        pool_lock,
     } = prepared;
     let id = launch.spec.enclave_id.clone();
     let started_line = started_line(&launch.spec);
+    let directory = launch.directory.clone();
     let instance = match launcher.launch(launch) {
         Ok(instance) => instance,
         Err(failure) => {
             let reason = failure.message.as_str();
             tracing::warn!(enclave = %id, reason, "the enclave could not be launched");
-            drop((heartbeat, lease));
+            drop((heartbeat, application_end, lease));
             return reply(&client, Reply::Error(failure));
         }
     };
-    lease.set_process(instance.process_id());
-    tracing::info!(enclave = %id, process_id = instance.process_id(), "launched");
+    let process_id = instance.identity().process_id;
+    lease.set_process(process_id);
+    tracing::info!(enclave = %id, process_id, "launched");
     let mut life = Life {
         end_requests: lease.end_requests(),
+        note: Note::new(lease.facts().clone(), instance.identity().clone()),
+        directory,
         instance,
+        application_end,
+        application: None,
+        console,
         lease,
     };
     let boot = Boot {
         heartbeat,
         time_limit,
         started_line,
+        pool_lock,
     };
     match boot.run(&mut life, &client).await {
         Ok(info) => {
@@ -68,19 +90,64 @@ pub(crate) async fn supervise<L: Launcher>(prepared: Prepared, launcher: &L, cli
             tracing::info!(enclave = %id, name, cid = info.enclave_cid, "running");
             reply(&client, Reply::EnclaveStarted(info));
             drop(client);
-            let end = life.until_end().await;
-            let process_end = life.finish(&end).await;
-            let reason = end.in_words(&process_end);
-            tracing::info!(enclave = %id, reason = reason.as_str(), "the enclave has ended");
+            life.run().await;
         }
         Err(end) => {
-            let process_end = life.finish(&end).await;
-            let reason = end.in_words(&process_end);
+            let console = life.console.clone();
+            let reason = life.finish(&end).await;
             tracing::warn!(enclave = %id, reason = reason.as_str(), "the enclave did not boot");
             let failure = end.boot_failure(&reason, console.as_ref()).await;
             reply(&client, Reply::Error(failure));
         }
     }
+}
+
+/// Why an enclave could not be taken over.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TakeOverError {
+    /// Its VMM cannot be watched.
+    #[error("its VMM cannot be watched")]
+    Vmm(#[from] io::Error),
+    /// Its pipes and sockets.
+    #[error(transparent)]
+    Directory(#[from] RunDirectoryError),
+    /// Its console.
+    #[error(transparent)]
+    Console(#[from] ConsoleError),
+}
+
+/// Takes over an enclave that an earlier daemon has booted, and stays with it in a task of its own; or notes its end, if its
+/// VMM does not live any more. Returns whether it lives. Must be called on a Tokio runtime.
+pub(crate) fn resume<L: Launcher>(
+    registry: &Registry,
+    launcher: &L,
+    note: Note,
+    directory: EnclaveDirectory,
+    partition: Option<Partition>,
+    lives: bool,
+) -> Result<bool, TakeOverError> {
+    let path = directory.path().to_owned();
+    let instance = launcher.take_over(&note.vmm, &path, lives)?;
+    vmm_log::resume(&directory, note.enclave.id.to_string())?;
+    let console = if note.enclave.debug_mode {
+        Some(Console::reopen(&directory)?)
+    } else {
+        None
+    };
+    let application_end = ApplicationEndListener::listen(&directory)?;
+    let lease = registry.take_over(&note, directory, partition, console.clone());
+    let life = Life {
+        end_requests: lease.end_requests(),
+        instance,
+        note,
+        directory: path,
+        application_end,
+        application: None,
+        console,
+        lease,
+    };
+    tokio::spawn(life.run());
+    Ok(lives)
 }
 
 /// The progress line that AWS's nitro-cli prints when the vCPUs start.
@@ -99,35 +166,74 @@ fn reply(client: &Client, reply: Reply) {
     let _ = client.send(reply);
 }
 
-/// A launched enclave.
-struct Life<I> {
-    instance: I,
-    end_requests: watch::Receiver<Option<EndRequest>>,
-    lease: Lease,
+/// An enclave with a VMM.
+pub(crate) struct Life<I> {
+    pub(crate) instance: I,
+    pub(crate) end_requests: watch::Receiver<Option<EndRequest>>,
+    /// What is written down of it.
+    pub(crate) note: Note,
+    /// Where.
+    pub(crate) directory: PathBuf,
+    pub(crate) application_end: ApplicationEndListener,
+    /// How its application ended, once it has said so.
+    pub(crate) application: Option<ApplicationEnd>,
+    pub(crate) console: Option<Console>,
+    pub(crate) lease: Lease,
 }
 
 impl<I: Instance> Life<I> {
+    /// Stays with an enclave that has booted until it has ended, or the daemon leaves.
+    pub(crate) async fn run(mut self) {
+        let end = self.until_end().await;
+        let id = self.note.enclave.id.clone();
+        if matches!(end, End::Requested(EndRequest::Leave)) {
+            tracing::info!(enclave = %id, "the enclave goes on without the daemon");
+            self.instance.leave();
+            self.lease.leave();
+            return;
+        }
+        let reason = self.finish(&end).await;
+        tracing::info!(enclave = %id, reason = reason.as_str(), "the enclave has ended");
+    }
+
     /// Returns when a running enclave is to end or has ended.
     async fn until_end(&mut self) -> End {
-        tokio::select! {
-            said = self.instance.next_event() => match said {
-                Said::Event(event) => End::from_event(event),
-                Said::Nonsense(what) => End::Nonsense(what),
-                Said::Closed => End::Vanished,
-            },
-            request = requested(&mut self.end_requests) => End::Requested(request),
+        loop {
+            tokio::select! {
+                said = self.instance.next_event() => return match said {
+                    Said::Event(event) => End::from_event(event),
+                    Said::Nonsense(what) => End::Nonsense(what),
+                    Said::Closed => End::Vanished,
+                },
+                request = requested(&mut self.end_requests) => return End::Requested(request),
+                application = self.application_end.heard() => self.application = Some(application),
+            }
         }
     }
 
-    /// Ends the process if it still runs, and gives everything back.
-    async fn finish(mut self, end: &End) -> ProcessEnd {
+    /// Notes that the enclave has booted: from here on it outlives the daemon.
+    fn settle(&mut self) -> Result<EnclaveRunInfo, End> {
+        self.note.write(&self.directory).map_err(|error| {
+            let context = "What the enclave holds cannot be written down";
+            End::Failed(Failure::caused_by(ErrorCode::FileOperation, context, &error))
+        })?;
+        self.instance.outlive();
+        // A record without its enclave cannot be; if it were, nobody would want the enclave.
+        self.lease.set_running().ok_or(End::Abandoned)
+    }
+
+    /// Ends the process if it still runs, and gives everything back. Returns the reason, as the end of a sentence.
+    async fn finish(mut self, end: &End) -> String {
         if matches!(end, End::Vanished) {
             let _ = tokio::time::timeout(EXIT_GRACE, self.instance.wait()).await;
         }
         self.instance.kill();
-        let process_end = self.instance.wait().await;
-        drop(self.lease);
-        process_end
+        let process_end: ProcessEnd = self.instance.wait().await;
+        let reason = end.in_words(&process_end, self.application);
+        self.lease
+            .end(&reason, self.application, self.console.as_ref())
+            .await;
+        reason
     }
 }
 
@@ -146,6 +252,7 @@ struct Boot {
     heartbeat: Heartbeat,
     time_limit: Duration,
     started_line: String,
+    pool_lock: PoolLock,
 }
 
 impl Boot {
@@ -156,11 +263,18 @@ impl Boot {
         tokio::pin!(heard, deadline);
         let mut stage = Stage::Loading;
         let mut alive = false;
+        // Written before the first word, so that a daemon that comes after this one finds every VMM.
+        life.note.write(&life.directory).map_err(|error| {
+            let context = "The VMM's process id cannot be written down";
+            End::Failed(Failure::caused_by(ErrorCode::FileOperation, context, &error))
+        })?;
+        // From here on the allocator sees the enclave itself.
+        drop(self.pool_lock);
         while !(alive && stage == Stage::Running) {
             tokio::select! {
                 said = life.instance.next_event() => match said {
                     Said::Event(event) => {
-                        stage = stage.after(event, &life.lease)?;
+                        stage = stage.after(event, life)?;
                         if stage == Stage::Running {
                             reply(client, Reply::Progress(self.started_line.clone()));
                         }
@@ -175,10 +289,10 @@ impl Boot {
                 () = &mut deadline => return Err(End::Late(self.time_limit)),
                 request = requested(&mut life.end_requests) => return Err(End::Requested(request)),
                 () = client.closed() => return Err(End::Abandoned),
+                application = life.application_end.heard() => life.application = Some(application),
             }
         }
-        // A record without its enclave cannot be; if it were, nobody would want the enclave.
-        life.lease.set_running().ok_or(End::Abandoned)
+        life.settle()
     }
 }
 
@@ -192,10 +306,12 @@ enum Stage {
 
 impl Stage {
     /// The next stage. Each event is accepted once, in its turn: measurements must not change once they are known.
-    fn after(self, event: Event, lease: &Lease) -> Result<Self, End> {
+    fn after<I>(self, event: Event, life: &mut Life<I>) -> Result<Self, End> {
         match (self, event) {
             (Self::Loading, Event::Measured(measurements)) => {
-                lease.set_measurements(well_formed(measurements)?);
+                let measurements = well_formed(measurements)?;
+                life.lease.set_measurements(measurements.clone());
+                life.note.measurements = Some(measurements);
                 Ok(Self::Measured)
             }
             (Self::Measured, Event::Started) => Ok(Self::Running),

@@ -1,14 +1,18 @@
 //! What a VMM prints on standard error, brought into the daemon's log.
 //!
 //! A VMM that a guest has taken over must not fill the disk or forge log lines: lines are cut, control characters
-//! replaced, and only so many per period are kept. Reading never stops, so that the VMM never waits for its log.
+//! replaced, and only so many per period are kept. The VMM writes to a pipe with a name, without waiting: what it prints
+//! while there is no daemon stays there for the next one, as far as there is room.
 
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, BufReader};
+use tokio::net::unix::pipe::Receiver;
 use tokio::time::Instant;
 
 use crate::printable::printable;
+use crate::run_directory::{EnclaveDirectory, LOG_PIPE, RunDirectoryError};
 
 /// The most bytes of one line that are logged.
 const MAX_LINE: usize = 2048;
@@ -18,8 +22,31 @@ const LINES_PER_PERIOD: u32 = 200;
 
 const PERIOD: Duration = Duration::from_secs(10);
 
+/// Makes the pipe of a new enclave and begins to log what comes through it; the end for the VMM. Must be called on a Tokio
+/// runtime.
+pub(crate) fn start(directory: &EnclaveDirectory, enclave: String) -> Result<OwnedFd, RunDirectoryError> {
+    directory.create_pipe(LOG_PIPE)?;
+    // First this end: a pipe that nobody has open for writing reads as ended.
+    let writer = directory.pipe_writer(LOG_PIPE)?;
+    resume(directory, enclave)?;
+    Ok(writer)
+}
+
+/// Goes on with the log of an enclave that an earlier daemon has started. Must be called on a Tokio runtime.
+pub(crate) fn resume(directory: &EnclaveDirectory, enclave: String) -> Result<(), RunDirectoryError> {
+    let pipe = Receiver::from_owned_fd(directory.pipe_reader(LOG_PIPE)?).map_err(|source| {
+        RunDirectoryError::Io {
+            action: "watch the pipe",
+            path: directory.path().join(LOG_PIPE),
+            source,
+        }
+    })?;
+    tokio::spawn(forward(pipe, enclave));
+    Ok(())
+}
+
 /// Logs every line of `stream`, which belongs to the VMM of `enclave`, until its end.
-pub(crate) async fn forward(stream: impl AsyncRead + Unpin, enclave: String) {
+async fn forward(stream: impl AsyncRead + Unpin, enclave: String) {
     let mut reader = BufReader::new(stream);
     let mut budget = Budget::new(Instant::now());
     while let Some(line) = next_line(&mut reader).await {

@@ -1,26 +1,36 @@
 //! The real launcher: one `enclave-vmm` process per enclave.
 //!
-//! The process gets nothing but its end of a `SOCK_SEQPACKET` pair as standard input, an empty environment and the
-//! enclave's directory as working directory. Everything else it will ever hold comes as descriptors with the
-//! specification. What it prints on standard error goes to the daemon's log.
+//! The process gets nothing but its end of a `SOCK_SEQPACKET` pair as standard input, a pipe as standard error, an empty
+//! environment and the enclave's directory as working directory. Everything else it will ever hold comes as descriptors
+//! with the specification.
+//!
+//! A process that an earlier daemon started is no child and has no socket any more. It is watched through a descriptor of
+//! the process (pidfd), and its last event is found in the enclave's outcome file.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use api::vmm::MAX_MESSAGE;
+use api::vmm::{Instruction, MAX_MESSAGE};
 use api::{ErrorCode, Failure};
 use rustix::net::{
     AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
 };
+use rustix::process::Signal;
 use tokio::io::Interest;
 use tokio::net::UnixStream;
+use tokio::net::unix::pipe;
 use tokio::process::{Child, Command};
 
 use crate::launcher::{Instance, Launch, Launcher, ProcessEnd, Said};
-use crate::{leftovers, vmm_log};
+use crate::process_identity::ProcessIdentity;
+use crate::run_directory::OUTCOME;
+
+/// How a process ended that an earlier daemon has started.
+const NOT_OUR_CHILD: &str = "its exit status is not known, since it was started by an earlier daemon";
 
 /// Starts `enclave-vmm` processes.
 #[derive(Debug)]
@@ -47,39 +57,51 @@ impl Launcher for VmmLauncher {
                 &error,
             )
         })?;
-        let process = self.spawn(vmm_end, &launch.directory).map_err(|error| {
+        let process = self.start(vmm_end, control, &launch).map_err(|error| {
             let context = format!("Starting the VMM {} failed", self.program.display());
             Failure::caused_by(ErrorCode::ProcessSpawn, &context, &error)
         })?;
-        let mut process = VmmProcess::watch(process, control)?;
-        if let Some(stderr) = process.child.stderr.take() {
-            tokio::spawn(vmm_log::forward(stderr, launch.spec.enclave_id.clone()));
-        }
-        leftovers::note_process(&launch.directory, process.process_id).map_err(|error| {
-            let directory = launch.directory.display();
-            let context = format!("The VMM's process id cannot be written down in {directory}");
-            Failure::caused_by(ErrorCode::FileOperation, &context, &error)
-        })?;
-        send(process.control.as_fd(), &launch).map_err(|error| {
+        process.send_launch(&launch).map_err(|error| {
             let context = "The VMM could not be given its specification";
             Failure::caused_by(ErrorCode::EnclaveBootFailure, context, &error)
         })?;
         Ok(process)
     }
+
+    /// Must be called on a Tokio runtime.
+    fn take_over(&self, vmm: &ProcessIdentity, directory: &Path, lives: bool) -> io::Result<VmmProcess> {
+        // One that has died since it was looked at is as good as gone.
+        let process = match vmm.open().filter(|_| lives) {
+            Some(process) => Process::Stranger(pipe::Receiver::from_owned_fd_unchecked(process)?),
+            None => Process::Gone,
+        };
+        Ok(VmmProcess {
+            identity: vmm.clone(),
+            process,
+            words: Words::Outcome(Some(directory.join(OUTCOME))),
+            leaving: false,
+        })
+    }
 }
 
 impl VmmLauncher {
-    fn spawn(&self, vmm_end: OwnedFd, directory: &Path) -> io::Result<Child> {
-        Command::new(&self.program)
+    fn start(&self, vmm_end: OwnedFd, control: OwnedFd, launch: &Launch) -> io::Result<VmmProcess> {
+        let child = Command::new(&self.program)
             .env_clear()
-            .current_dir(directory)
-            // Ctrl-C in the daemon's terminal is for the daemon, which ends its enclaves in order.
+            .current_dir(&launch.directory)
+            // Ctrl-C in the daemon's terminal is for the daemon, which decides what becomes of its enclaves.
             .process_group(0)
             .stdin(Stdio::from(vmm_end))
             .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
+            .stderr(Stdio::from(launch.descriptors.log.try_clone()?))
+            .spawn()?;
+        let process = VmmProcess::watch(child, control)?;
+        if let Some(list) = &launch.process_list {
+            // Before it is told anything, so that no thread of it can be ahead of it.
+            let process_id = process.identity.process_id.to_string();
+            rustix::io::write(list, process_id.as_bytes())?;
+        }
+        Ok(process)
     }
 }
 
@@ -95,70 +117,170 @@ fn control_pair() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok((ours, theirs))
 }
 
-/// Sends the specification with its descriptors in one packet.
-fn send(control: BorrowedFd<'_>, launch: &Launch) -> io::Result<()> {
-    let message = serde_json::to_vec(&launch.spec)?;
-    let descriptors = launch.descriptors.in_order();
-    let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(descriptors.len()))];
-    let mut ancillary = SendAncillaryBuffer::new(&mut space);
-    ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
-    let packet = [io::IoSlice::new(&message)];
-    rustix::net::sendmsg(control, &packet, &mut ancillary, SendFlags::NOSIGNAL)?;
-    Ok(())
-}
-
 /// A running `enclave-vmm`.
 #[derive(Debug)]
 pub struct VmmProcess {
-    child: Child,
-    process_id: u32,
+    identity: ProcessIdentity,
+    process: Process,
+    words: Words,
+    leaving: bool,
+}
+
+#[derive(Debug)]
+enum Process {
+    Child(Child),
+    /// One that another daemon has started: a pidfd, readable once it has ended. The type is that of a pipe, but nothing is
+    /// asked of it that differs.
+    Stranger(pipe::Receiver),
+    /// One that has ended before it could be watched.
+    Gone,
+}
+
+/// Where the events of a VMM come from.
+#[derive(Debug)]
+enum Words {
     /// A packet socket. The type is that of a stream, but nothing is asked of it that differs.
-    control: UnixStream,
+    Control(UnixStream),
+    /// The file of the last one, unless it has been taken.
+    Outcome(Option<PathBuf>),
 }
 
 impl VmmProcess {
-    fn watch(child: Child, control: OwnedFd) -> Result<Self, Failure> {
-        let process_id = child.id().unwrap_or_default();
-        let control = UnixStream::from_std(control.into()).map_err(|error| {
-            Failure::caused_by(ErrorCode::Epoll, "Watching the VMM's socket failed", &error)
-        })?;
-        Ok(Self {
-            child,
-            process_id,
-            control,
-        })
+    fn watch(mut child: Child, control: OwnedFd) -> io::Result<Self> {
+        // It cannot have been waited for, so the number still means it.
+        let identity = child.id().and_then(ProcessIdentity::of);
+        let watched = UnixStream::from_std(control.into());
+        match (identity, watched) {
+            (Some(identity), Ok(control)) => Ok(Self {
+                identity,
+                process: Process::Child(child),
+                words: Words::Control(control),
+                leaving: false,
+            }),
+            (None, _) => {
+                let _ = child.start_kill();
+                Err(io::ErrorKind::NotFound.into())
+            }
+            (_, Err(error)) => {
+                let _ = child.start_kill();
+                Err(error)
+            }
+        }
+    }
+
+    /// Sends the specification with its descriptors in one packet.
+    fn send_launch(&self, launch: &Launch) -> io::Result<()> {
+        let message = serde_json::to_vec(&launch.spec)?;
+        let descriptors = launch.descriptors.in_order();
+        let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(descriptors.len()))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
+        self.send(&message, &mut ancillary)
+    }
+
+    fn send(&self, message: &[u8], ancillary: &mut SendAncillaryBuffer<'_, '_, '_>) -> io::Result<()> {
+        let Words::Control(control) = &self.words else {
+            return Err(io::ErrorKind::NotConnected.into());
+        };
+        let packet = [io::IoSlice::new(message)];
+        rustix::net::sendmsg(control, &packet, ancillary, SendFlags::NOSIGNAL)?;
+        Ok(())
     }
 }
 
 impl Instance for VmmProcess {
-    fn process_id(&self) -> u32 {
-        self.process_id
+    fn identity(&self) -> &ProcessIdentity {
+        &self.identity
     }
 
     async fn next_event(&mut self) -> Said {
-        let mut packet = vec![0; MAX_MESSAGE];
-        let receive = || {
-            // TRUNC makes the length that of the packet, even where the buffer is shorter.
-            let (_, length) = rustix::net::recv(&self.control, &mut packet[..], RecvFlags::TRUNC)?;
-            Ok(length)
-        };
-        match self.control.async_io(Interest::READABLE, receive).await {
-            // A VMM that is killed while data waits for it resets the connection: it is just as gone.
-            Ok(0) | Err(_) => Said::Closed,
-            Ok(length) => parse(packet.get(..length)),
+        match &mut self.words {
+            Words::Control(control) => receive(control).await,
+            Words::Outcome(outcome) => {
+                ended(&mut self.process).await;
+                outcome.take().map_or(Said::Closed, |path| read_outcome(&path))
+            }
+        }
+    }
+
+    fn outlive(&mut self) {
+        // A VMM that is gone is noticed elsewhere.
+        let sent = serde_json::to_vec(&Instruction::Outlive)
+            .map_err(io::Error::from)
+            .and_then(|message| self.send(&message, &mut SendAncillaryBuffer::default()));
+        if let Err(error) = sent {
+            let process_id = self.identity.process_id;
+            tracing::warn!(process_id, %error, "a VMM cannot be told to outlive the daemon");
         }
     }
 
     fn kill(&mut self) {
-        // Fails only if the process is reaped already.
-        let _ = self.child.start_kill();
+        // Both fail only if the process is reaped already.
+        match &mut self.process {
+            Process::Child(child) => {
+                let _ = child.start_kill();
+            }
+            Process::Stranger(process) => {
+                let _ = rustix::process::pidfd_send_signal(process, Signal::KILL);
+            }
+            Process::Gone => {}
+        }
+    }
+
+    fn leave(mut self) {
+        self.leaving = true;
     }
 
     async fn wait(&mut self) -> ProcessEnd {
-        match self.child.wait().await {
+        ended(&mut self.process).await
+    }
+}
+
+impl Drop for VmmProcess {
+    fn drop(&mut self) {
+        if !self.leaving {
+            self.kill();
+        }
+    }
+}
+
+async fn ended(process: &mut Process) -> ProcessEnd {
+    match process {
+        Process::Child(child) => match child.wait().await {
             Ok(status) => ProcessEnd(status.to_string()),
             Err(error) => ProcessEnd(format!("its end could not be seen: {error}")),
-        }
+        },
+        Process::Stranger(process) => match process.readable().await {
+            // It stays readable from then on, so the readiness is kept.
+            Ok(()) => ProcessEnd(NOT_OUR_CHILD.to_owned()),
+            Err(error) => ProcessEnd(format!("its end could not be seen: {error}")),
+        },
+        Process::Gone => ProcessEnd(NOT_OUR_CHILD.to_owned()),
+    }
+}
+
+async fn receive(control: &UnixStream) -> Said {
+    let mut packet = vec![0; MAX_MESSAGE];
+    let receive = || {
+        // TRUNC makes the length that of the packet, even where the buffer is shorter.
+        let (_, length) = rustix::net::recv(control, &mut packet[..], RecvFlags::TRUNC)?;
+        Ok(length)
+    };
+    match control.async_io(Interest::READABLE, receive).await {
+        // A VMM that is killed while data waits for it resets the connection: it is just as gone.
+        Ok(0) | Err(_) => Said::Closed,
+        Ok(length) => parse(packet.get(..length)),
+    }
+}
+
+/// The last event of a VMM that has ended, if it has written one.
+pub(crate) fn read_outcome(path: &Path) -> Said {
+    let limit = u64::try_from(MAX_MESSAGE).unwrap_or(u64::MAX);
+    let mut text = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(limit).read_to_end(&mut text));
+    match read {
+        Ok(1..) => parse(Some(&text)),
+        Ok(0) | Err(_) => Said::Closed,
     }
 }
 

@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::sys::connect_vsock;
 
 /// The parent instance, as an enclave names it (`VMADDR_CID_PARENT`).
-const PARENT_CID: u32 = 3;
+pub(crate) const PARENT_CID: u32 = 3;
 /// Where the parent listens for heartbeats.
 const PORT: u32 = 9000;
 /// What is sent and must come back.

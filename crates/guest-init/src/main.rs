@@ -6,12 +6,13 @@
 //! 2. Load `nsm.ko` if the ramdisk brings one; a kernel with the driver built in brings none.
 //! 3. Heartbeat: tell the parent over vsock that the enclave has booted, and wait for its answer.
 //! 4. Take the application's command line and environment from `/cmd` and `/env`.
-//! 5. Make `/rootfs`, the image's file system, the root, and mount what programs expect in it.
+//! 5. Complete `/rootfs`, the image's file system, make it the root, and mount what programs expect in it.
 //! 6. Start the application, reap every process that dies, and reboot when the application has ended. The machine has
 //!    nothing to reboot into: the reset ends the enclave.
 //!
-//! Two things go beyond AWS. The image's working directory and user are honoured, from the optional files `/workdir` and
-//! `/user`. And whatever ends the enclave is said on the console, in words, as its last line.
+//! Three things go beyond AWS. The image's working directory, user and extended attributes are honoured, from the optional
+//! files `/workdir`, `/user` and `/xattrs`. Whatever ends the enclave is said on the console, in words, as its last line.
+//! And the parent, if it listens, is told how the application ended.
 //!
 //! When a step fails, AWS's init exits, the kernel panics, and the enclave is gone 30 seconds later. This one says what
 //! failed and reboots at once: the parent learns of it at once, and the reason is not buried under a kernel trace.
@@ -28,8 +29,10 @@ mod lookup;
 mod mounts;
 mod nsm_driver;
 mod reap;
+mod report;
 mod sys;
 mod user;
+mod xattrs;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -51,7 +54,10 @@ fn main() -> ExitCode {
     }
 
     match run() {
-        Ok(ended) => console::say(&format!("the application {ended}; the enclave ends")),
+        Ok(ended) => {
+            console::say(&format!("the application {ended}; the enclave ends"));
+            report::tell_parent(ended);
+        }
         Err(error) => console::say(&format!("{}; the enclave ends", error::chain(&error))),
     }
     console::drain();
@@ -77,6 +83,7 @@ fn run() -> Result<Ended, Error> {
     heartbeat::exchange()?;
 
     let application = Application::take_from(Path::new("/"))?;
+    xattrs::restore(Path::new("/xattrs"), Path::new(IMAGE_ROOT));
     mounts::enter_root(Path::new(IMAGE_ROOT))?;
     mounts::populate_root()?;
 

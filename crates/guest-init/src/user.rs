@@ -2,6 +2,7 @@
 //! `/etc/group`, as container runtimes do.
 //!
 //! - A user is a name of `/etc/passwd` or a number. A number need not be listed; its group is then 0.
+//! - No user or group has the number 4294967295: to the system calls that change ids it means "as before", which is root.
 //! - With a group, that group alone is the process's. Without, the user's own group of `/etc/passwd` and, as
 //!   supplementary ones, every group of `/etc/group` that lists the user.
 
@@ -30,7 +31,13 @@ pub(crate) enum UserError {
     /// Neither a listed name nor a number.
     #[error("the image's group `{0}` is not in its /etc/group")]
     NoSuchGroup(String),
+    /// A number that stands for no user or group.
+    #[error("the image's user `{0}` cannot be: {UNCHANGED} is no number of a user or group")]
+    Reserved(String),
 }
+
+/// What `setresuid` and its like take for "leave it as it is".
+const UNCHANGED: u32 = u32::MAX;
 
 /// Resolves `user[:group]` with the files of this root file system. A missing file lists nobody.
 pub(crate) fn resolve(user: &str, root: &Path) -> Result<Identity, UserError> {
@@ -44,10 +51,10 @@ pub(crate) fn resolve(user: &str, root: &Path) -> Result<Identity, UserError> {
     )
 }
 
-fn resolve_in(user: &str, passwd: &str, group: &str) -> Result<Identity, UserError> {
-    let (user, group_name) = match user.split_once(':') {
+fn resolve_in(whole: &str, passwd: &str, group: &str) -> Result<Identity, UserError> {
+    let (user, group_name) = match whole.split_once(':') {
         Some((user, group)) => (user, Some(group).filter(|group| !group.is_empty())),
-        None => (user, None),
+        None => (whole, None),
     };
 
     // An empty user, as in `:group`, is root.
@@ -75,6 +82,9 @@ fn resolve_in(user: &str, passwd: &str, group: &str) -> Result<Identity, UserErr
         (None, Some(name)) => (own_gid, groups_of(name, group)),
         (None, None) => (own_gid, Vec::new()),
     };
+    if [uid, gid].contains(&UNCHANGED) || groups.contains(&UNCHANGED) {
+        return Err(UserError::Reserved(whole.to_owned()));
+    }
     Ok(Identity {
         uid,
         gid,
@@ -205,6 +215,36 @@ mod tests {
         assert_eq!(
             resolve("www", empty.path()),
             Err(UserError::NoSuchUser("www".into()))
+        );
+    }
+
+    #[test]
+    fn a_number_that_would_leave_root_as_it_is_is_refused() {
+        let passwd = "sly:x:4294967295:5::/:\nfox:x:5:4294967295::/:\nhen:x:6:6::/:\n";
+        let group = "den:x:4294967295:hen\n";
+        for user in [
+            "4294967295",
+            "sly",
+            "fox",
+            "hen",
+            "6",
+            "5:4294967295",
+            "5:den",
+            "4294967295:6",
+        ] {
+            assert_eq!(
+                resolve_in(user, passwd, group),
+                Err(UserError::Reserved(user.into())),
+                "{user}"
+            );
+        }
+        assert_eq!(
+            UserError::Reserved("sly".into()).to_string(),
+            "the image's user `sly` cannot be: 4294967295 is no number of a user or group"
+        );
+        assert_eq!(
+            resolve_in("4294967294:6", passwd, group),
+            Ok(identity(u32::MAX - 1, 6, &[], "/"))
         );
     }
 

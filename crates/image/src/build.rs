@@ -106,8 +106,12 @@ pub enum Progress {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Warning {
-    /// A file loses extended attributes: no ramdisk of Linux can carry them.
-    #[error("`{path}` loses its extended attributes, which a ramdisk cannot carry: {}", attributes.join(", "))]
+    /// A file loses extended attributes, because Linux has none of such names or sizes.
+    #[error(
+        "`{path}` loses extended attributes that Linux cannot have, because the name is empty, has a NUL or more than \
+         255 bytes, or the value has more than 65536: {}",
+        attributes.join(", ")
+    )]
     LostAttributes {
         /// The file within the image, escaped.
         path: String,
@@ -151,8 +155,9 @@ pub fn build(
     let newest = options.source_date_epoch.unwrap_or(u32::MAX);
     let customer = Customer::new(image.tree, &image.execution, newest)?;
     let warnings = customer
-        .lost_attributes()
-        .into_iter()
+        .lost_attributes
+        .iter()
+        .cloned()
         .map(|(path, attributes)| Warning::LostAttributes { path, attributes })
         .collect();
     let measurements = assemble(&output, &metadata, blobs, &customer, options.limits, progress)?;

@@ -146,6 +146,12 @@ pub enum ImageError {
     /// A file that the kernel cannot unpack from a ramdisk.
     #[error("the image cannot be made into a ramdisk")]
     Ramdisk(#[source] cpio::Error),
+    /// The list of extended attributes would be larger than the limit.
+    #[error("the list of the image's extended attributes takes more than {limit} bytes")]
+    TooManyAttributes {
+        /// The limit.
+        limit: u64,
+    },
     /// The ramdisks would be larger than the limit.
     #[error("the ramdisks take {size} bytes, more than the limit of {limit}")]
     TooLarge {

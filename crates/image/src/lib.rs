@@ -29,8 +29,8 @@
 //! # Compared with AWS's tools
 //!
 //! The layout of the ramdisks is the same ([`cpio`] describes the format). What differs: the command is ENTRYPOINT
-//! followed by CMD and not one of them; WORKDIR and USER are passed on; an argument with a newline is refused and not
-//! split.
+//! followed by CMD and not one of them; WORKDIR, USER and extended attributes are passed on; an argument with a newline
+//! is refused and not split.
 
 #![forbid(unsafe_code)]
 
@@ -52,6 +52,7 @@ mod tar;
 mod tar_writer;
 mod time;
 mod tree;
+mod xattrs;
 
 pub use build::{BuildOptions, BuildReport, Limits, Progress, Warning, build};
 pub use config::Execution;
@@ -60,4 +61,5 @@ pub use kernel::Blobs;
 pub use layer::LayerError;
 pub use source::Source;
 pub use tar::TarError;
+pub use time::rfc3339;
 pub use tree::TreeError;

@@ -10,15 +10,10 @@
 //! | `env` | environment, one `NAME=value` per line |
 //! | `workdir` | where the program starts; only if the image says |
 //! | `user` | as whom it runs, `user[:group]`; only if the image says |
+//! | `xattrs` | extended attributes of files below `rootfs`; only if there are any ([`xattrs`] describes it) |
 //! | `rootfs/` | the image's file system; `dev`, `proc`, `run`, `sys`, `tmp`, `var` are added where missing |
 //!
-//! `workdir` and `user` are not AWS's. Its init leaves them where they are.
-//!
-//! # What a ramdisk cannot carry
-//!
-//! The cpio format has no extended attributes and the kernel's unpacker sets none. File capabilities
-//! (`security.capability`), ACLs and user attributes of an image are therefore lost, here as with AWS's tools;
-//! [`Customer::lost_attributes`] names the files so that the user learns of it.
+//! `workdir`, `user` and `xattrs` are not AWS's. Its init leaves them where they are.
 
 use std::io::Write;
 
@@ -28,6 +23,7 @@ use crate::content::{Content, CopyError};
 use crate::cpio::{self, Attributes, Entry, Kind};
 use crate::kernel::{Blobs, open, read_error};
 use crate::tree::{Inode, InodeId, Node, Tree, TreeError, TreePath};
+use crate::xattrs;
 
 /// Where the image's file system is in the second ramdisk.
 const PREFIX: &[u8] = b"rootfs";
@@ -61,6 +57,8 @@ pub(crate) struct Customer {
     start_files: Vec<(&'static str, Vec<u8>)>,
     /// No file is newer than this.
     newest: u32,
+    /// Files with extended attributes that cannot be carried over: name and names of the attributes, escaped.
+    pub(crate) lost_attributes: Vec<(String, Vec<String>)>,
 }
 
 impl Customer {
@@ -72,10 +70,16 @@ impl Customer {
                 source,
             })?;
         }
+        let attributes = xattrs::Attributes::of(&tree)?;
+        let mut start_files = start_files(execution)?;
+        if !attributes.file.is_empty() {
+            start_files.push(("xattrs", attributes.file));
+        }
         Ok(Self {
             tree,
-            start_files: start_files(execution)?,
+            start_files,
             newest,
+            lost_attributes: attributes.lost,
         })
     }
 
@@ -119,23 +123,6 @@ impl Customer {
             output.write_all(cpio::padding_after(size)).map_err(write_error)
         })?;
         output.write_all(&cpio::trailer()).map_err(write_error)
-    }
-
-    /// Files whose extended attributes the ramdisk does not carry: name and names of the attributes, escaped.
-    pub(crate) fn lost_attributes(&self) -> Vec<(String, Vec<String>)> {
-        let mut lost = Vec::new();
-        let mut walk = self.tree.walk();
-        while let Some((path, id)) = walk.next() {
-            let xattrs = &self.tree.inode(id).xattrs;
-            if !xattrs.is_empty() {
-                let names = xattrs
-                    .iter()
-                    .map(|(name, _)| name.escape_ascii().to_string())
-                    .collect();
-                lost.push((format!("/{}", path.escape_ascii()), names));
-            }
-        }
-        lost
     }
 
     /// Goes through all entries in the order of the archive.

@@ -1,7 +1,7 @@
 //! Seconds since 1970 as a date.
 
 /// RFC 3339 in UTC, as AWS's tools write it: `2024-01-31T12:00:00+00:00`.
-pub(crate) fn rfc3339(seconds: u32) -> String {
+pub fn rfc3339(seconds: u32) -> String {
     let (days, second) = (seconds / 86400, seconds % 86400);
     let (mut year, mut day) = (1970, days);
     while day >= days_of_year(year) {

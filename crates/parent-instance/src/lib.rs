@@ -1,7 +1,7 @@
 //! A parent instance: a QEMU machine with real nested KVM, hugepages, vhost-vsock and NUMA, to test and demonstrate on.
 //!
 //! QEMU emulates the processor (TCG), so the machine runs on any host, with or without KVM. The emulated processor has
-//! AMD's virtualisation extension (`-cpu EPYC,+svm`), so inside the machine `/dev/kvm` is real: Linux's `kvm-amd` with
+//! AMD's virtualisation extension (`svm`), so inside the machine `/dev/kvm` is real: Linux's `kvm-amd` with
 //! nested paging. The machine has no disk. Everything it needs is in one initramfs: busybox, the files and Debian
 //! packages that the caller names, and [`init.sh`](../src/init.sh), its process 1. On request that becomes systemd, and the
 //! machine a host on which Debian packages can be installed.
@@ -38,8 +38,6 @@
 //! QEMU is killed when its `Machine` is dropped, and by the kernel when the thread that started it ends, however it ends
 //! (`PR_SET_PDEATHSIG`). Machines share nothing, so any number can run side by side.
 
-#![forbid(unsafe_code)]
-
 mod config;
 mod directory;
 mod error;
@@ -52,6 +50,7 @@ mod qemu;
 mod status;
 mod systemd;
 mod terminal;
+mod tsc;
 
 pub use config::{Config, GuestFile, HUGEPAGE_1G, HUGEPAGE_2M};
 pub use error::Error;

@@ -14,10 +14,39 @@ use sha2::{Digest, Sha256};
 use crate::Error;
 use crate::error::at;
 
+const APT: &str = "apt-get";
+const DPKG: &str = "dpkg-deb";
+
 /// The unpacked closure of `packages`, a directory below `cache` whose name depends on the exact versions. What is there
 /// already is neither downloaded nor unpacked again.
 pub(crate) fn unpacked(packages: &[String], cache: &Path) -> Result<PathBuf, Error> {
     fs::create_dir_all(cache).map_err(at("create", cache))?;
+    with_fresh_lists(|| fetched(packages, cache), || update_lists(packages, cache))
+}
+
+/// Does `fetch`. The host's package lists may be missing, or name versions that the mirror has since replaced: when apt
+/// fails, they are updated and `fetch` is done once more. If they cannot be updated, the first failure is the one to tell.
+fn with_fresh_lists<T>(
+    mut fetch: impl FnMut() -> Result<T, Error>,
+    update: impl FnOnce() -> Result<(), Error>,
+) -> Result<T, Error> {
+    match fetch() {
+        Err(first @ Error::Packages { program: APT, .. }) => match update() {
+            Ok(()) => fetch(),
+            Err(_) => Err(first),
+        },
+        other => other,
+    }
+}
+
+fn update_lists(packages: &[String], cache: &Path) -> Result<(), Error> {
+    // apt itself does not wait for another update.
+    let _lock = lock(cache)?;
+    run(Command::new(APT).args(["update", "-qq"]), packages)?;
+    Ok(())
+}
+
+fn fetched(packages: &[String], cache: &Path) -> Result<PathBuf, Error> {
     // apt lists only what it would still download, so it is shown a place where nothing is.
     let listing = run(
         apt(packages, &cache.join("empty")).args(["--print-uris", "-qq"]),
@@ -29,6 +58,10 @@ pub(crate) fn unpacked(packages: &[String], cache: &Path) -> Result<PathBuf, Err
         return Ok(tree);
     }
     let _lock = lock(cache)?;
+    if tree.exists() {
+        // Another machine's preparation has made it while this one waited.
+        return Ok(tree);
+    }
     let archives = cache.join("archives");
     fs::create_dir_all(archives.join("partial")).map_err(at("create", &archives))?;
     run(
@@ -39,7 +72,7 @@ pub(crate) fn unpacked(packages: &[String], cache: &Path) -> Result<PathBuf, Err
     let unfinished = cache.join(format!("unfinished-{}", std::process::id()));
     remove(&unfinished)?;
     for name in &names {
-        let mut dpkg = Command::new("dpkg-deb");
+        let mut dpkg = Command::new(DPKG);
         run(
             dpkg.arg("--extract").arg(archives.join(name)).arg(&unfinished),
             packages,
@@ -52,7 +85,7 @@ pub(crate) fn unpacked(packages: &[String], cache: &Path) -> Result<PathBuf, Err
 
 /// `apt-get install` as on a machine that has no packages, with `archives` as its place for downloads.
 fn apt(packages: &[String], archives: &Path) -> Command {
-    let mut command = Command::new("apt-get");
+    let mut command = Command::new(APT);
     command
         .args([
             "-o",
@@ -78,11 +111,7 @@ fn apt(packages: &[String], archives: &Path) -> Command {
 
 /// Runs `command` and returns its standard output.
 fn run(command: &mut Command, packages: &[String]) -> Result<String, Error> {
-    let program = if command.get_program() == "apt-get" {
-        "apt-get"
-    } else {
-        "dpkg-deb"
-    };
+    let program = if command.get_program() == APT { APT } else { DPKG };
     let output = command
         .output()
         .map_err(|source| Error::Spawn { program, source })?;
@@ -151,6 +180,49 @@ mod tests {
             archive_names(listing),
             ["libc6_2.36-9+deb12u14_amd64.deb", "socat_1.7.4.4-2_amd64.deb"]
         );
+    }
+
+    fn failure(program: &'static str) -> Error {
+        Error::Packages {
+            program,
+            packages: "socat".into(),
+            output: "404  Not Found".into(),
+        }
+    }
+
+    #[test]
+    fn a_failed_apt_is_run_once_more_with_new_lists() {
+        let mut fetches = 0;
+        let mut updates = 0;
+        let fetch = || {
+            fetches += 1;
+            if fetches == 1 {
+                Err(failure(APT))
+            } else {
+                Ok("tree")
+            }
+        };
+        let update = || {
+            updates += 1;
+            Ok(())
+        };
+        assert_eq!(with_fresh_lists(fetch, update).expect("the second time"), "tree");
+        assert_eq!((fetches, updates), (2, 1));
+    }
+
+    #[test]
+    fn the_first_failure_is_told_when_new_lists_do_not_help() {
+        let offline = with_fresh_lists(|| Err::<(), _>(failure(APT)), || Err(failure(DPKG)));
+        assert!(matches!(offline, Err(Error::Packages { program: APT, .. })));
+
+        let mut updates = 0;
+        let update = || {
+            updates += 1;
+            Ok(())
+        };
+        let broken = with_fresh_lists(|| Err::<(), _>(failure(DPKG)), update);
+        assert!(matches!(broken, Err(Error::Packages { program: DPKG, .. })));
+        assert_eq!(updates, 0, "lists have nothing to do with unpacking");
     }
 
     #[test]

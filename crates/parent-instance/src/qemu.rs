@@ -7,6 +7,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use crate::Config;
+use crate::tsc;
 
 /// Names of the virtio-serial ports; inside the machine `/dev/virtio-ports/<name>`, outside `<name>.socket`.
 pub(crate) const STATUS: &str = "status";
@@ -23,13 +24,19 @@ pub(crate) const INITRAMFS: &str = "initramfs";
 /// The name of the shared directory's 9p file system, which `init.sh` mounts.
 const SHARE_TAG: &str = "share";
 
+/// The emulated processor. Not with CMPXCHG16B, which Linux's slab allocator would use: where QEMU 7.2 emulates it, the flags
+/// it leaves can be an operand of an earlier instruction, virtual-8086 mode and all, and an interrupt that comes just then
+/// is a double fault in whichever kernel it hits.
+const PROCESSOR: &str = "EPYC,+svm,-cx16";
+
 /// Arguments of `qemu-system-x86_64` for a machine whose files and sockets are in `directory`.
 pub(crate) fn arguments(config: &Config, directory: &Path) -> Vec<OsString> {
     let mut line = CommandLine::default();
     line.text("-nodefaults -no-user-config -no-reboot -display none -nic none");
     // Firmware tables lie at the end of the memory below 4 GiB. With the first GiB only there, every other GiB is whole
     // and can be a hugepage.
-    line.text("-M q35,usb=off,sata=off,vmport=off,max-ram-below-4g=1G -cpu EPYC,+svm");
+    line.text("-M q35,usb=off,sata=off,vmport=off,max-ram-below-4g=1G");
+    line.text(&format!("-cpu {PROCESSOR}"));
     line.text(if config.icount {
         "-accel tcg,thread=single -icount shift=0,sleep=off"
     } else {
@@ -96,9 +103,12 @@ fn processors_and_memory(config: &Config, line: &mut CommandLine) {
     }
 }
 
-/// Hugepages are reserved by the kernel itself: only at boot are 1 GiB of adjoining memory certain to be free.
+/// Hugepages are reserved by the kernel itself: only at boot are 1 GiB of adjoining memory certain to be free. The rate of
+/// the time stamp counter is told, unless virtual time counts instructions, by which it is measured well.
 fn kernel_arguments(config: &Config) -> String {
     let mut arguments = vec![String::from("console=ttyS0 panic=-1")];
+    let khz = tsc::khz().filter(|_| !config.icount);
+    arguments.extend(khz.map(|khz| format!("tsc_early_khz={khz}")));
     for (size, pages) in [("2M", config.hugepages_2m), ("1G", config.hugepages_1g)] {
         if pages > 0 {
             let share = pages / u64::from(config.nodes);

@@ -6,15 +6,16 @@ use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use crate::error::Error;
+use crate::host::is_root;
 use crate::process;
 use crate::workspace::Workspace;
 
 /// What installing them is called.
 pub(crate) const STEP: &str = "Debian packages";
 
-/// For all commands: QEMU and busybox for parent instances, what a kernel build needs, what `eif_build` links, and cpio as
-/// an oracle of unit tests.
-const PACKAGES: [&str; 13] = [
+/// For all commands: QEMU and busybox for parent instances, what a kernel build needs, what `eif_build` links, and cpio and
+/// openssl, which tests compare with and make keys with.
+const PACKAGES: [&str; 14] = [
     "bc",
     "bison",
     "build-essential",
@@ -25,6 +26,7 @@ const PACKAGES: [&str; 13] = [
     "libssl-dev",
     "linux-source-6.12",
     "lz4",
+    "openssl",
     "pkg-config",
     "qemu-system-x86",
     "xz-utils",
@@ -46,18 +48,50 @@ pub(crate) fn install(workspace: &Workspace) -> Result<(), Error> {
         return Err(Error::NotRoot(missing.join(" ")));
     }
     eprintln!("\n       installing {}", missing.join(" "));
-    if lists_are_old(Path::new(LISTS)) {
-        process::logged(
-            Command::new("apt-get").arg("update"),
-            &workspace.log("apt-update"),
-        )?;
+    with_fresh_lists(
+        lists_are_old(Path::new(LISTS)),
+        || install_packages(workspace, &missing),
+        || update(workspace),
+    )
+}
+
+/// Does `install`, after `update` if the lists are old. A mirror may have dropped the versions in lists of any age, so a
+/// failure with lists that were not updated is answered by updating them and installing once more.
+fn with_fresh_lists(
+    are_old: bool,
+    mut install: impl FnMut() -> Result<(), Error>,
+    update: impl FnOnce() -> Result<(), Error>,
+) -> Result<(), Error> {
+    if !are_old {
+        let Err(error) = install() else {
+            return Ok(());
+        };
+        eprintln!("       {}", brief(&error));
+        eprintln!("       once more, with new package lists");
     }
+    update()?;
+    install()
+}
+
+/// The first line of a message that may have a log in it.
+fn brief(error: &Error) -> String {
+    error.to_string().lines().next().unwrap_or_default().to_owned()
+}
+
+fn install_packages(workspace: &Workspace, packages: &[&str]) -> Result<(), Error> {
     let mut install = Command::new("apt-get");
     install
         .args(["install", "--yes", "--no-install-recommends"])
-        .args(missing);
+        .args(packages);
     install.env("DEBIAN_FRONTEND", "noninteractive");
     process::logged(&mut install, &workspace.log("apt-install"))
+}
+
+fn update(workspace: &Workspace) -> Result<(), Error> {
+    process::logged(
+        Command::new("apt-get").arg("update"),
+        &workspace.log("apt-update"),
+    )
 }
 
 /// The version of an installed package.
@@ -95,12 +129,6 @@ fn is_installed(package: &str, listing: &str) -> bool {
         .any(|line| line.strip_prefix(package) == Some(" installed"))
 }
 
-fn is_root() -> bool {
-    use std::os::unix::fs::MetadataExt;
-    // The owner of /proc/self is the effective user of this process.
-    fs::metadata("/proc/self").is_ok_and(|metadata| metadata.uid() == 0)
-}
-
 /// Also true if there are none.
 fn lists_are_old(lists: &Path) -> bool {
     let Ok(entries) = fs::read_dir(lists) else {
@@ -121,6 +149,8 @@ fn lists_are_old(lists: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
+
     use super::*;
 
     #[test]
@@ -130,6 +160,35 @@ mod tests {
         for package in ["bison", "libelf-dev", "flex", "b"] {
             assert!(!is_installed(package, listing), "{package}");
         }
+    }
+
+    /// What is done, in order, when the lists are old or not and the first installation fails or not.
+    fn course(are_old: bool, first_fails: bool) -> Vec<&'static str> {
+        let done = RefCell::new(Vec::new());
+        let install = || {
+            let is_first = !done.borrow().contains(&"install");
+            done.borrow_mut().push("install");
+            if first_fails && is_first {
+                Err(Error::NoCache)
+            } else {
+                Ok(())
+            }
+        };
+        let update = || {
+            done.borrow_mut().push("update");
+            Ok(())
+        };
+        let result = with_fresh_lists(are_old, install, update);
+        assert_eq!(result.is_err(), are_old && first_fails);
+        done.into_inner()
+    }
+
+    #[test]
+    fn a_failure_with_lists_of_any_age_is_tried_once_more_with_new_ones() {
+        assert_eq!(course(false, false), ["install"]);
+        assert_eq!(course(false, true), ["install", "update", "install"]);
+        assert_eq!(course(true, false), ["update", "install"]);
+        assert_eq!(course(true, true), ["update", "install"], "they were new already");
     }
 
     #[test]

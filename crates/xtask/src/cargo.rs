@@ -10,7 +10,7 @@ use crate::workspace::Workspace;
 
 /// Where programs for parent instances and enclaves are built for. Naming it keeps build scripts and procedural macros,
 /// which run on the host, from being linked statically.
-const TARGET: &str = "x86_64-unknown-linux-gnu";
+pub(crate) const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// cargo in the checkout.
 pub(crate) fn cargo(workspace: &Workspace, subcommand: &str) -> Command {

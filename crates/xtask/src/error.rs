@@ -28,6 +28,9 @@ pub(crate) enum Error {
     /// Debian packages are missing and cannot be installed by this user.
     #[error("these Debian packages are missing: {0}; install them, or run this as root")]
     NotRoot(String),
+    /// The output of `cargo metadata` is not as documented.
+    #[error("cannot understand `cargo metadata`")]
+    Metadata(#[source] serde_json::Error),
     /// cargo built something else than it was asked for.
     #[error("cargo built no executable called `{0}`")]
     NotBuilt(String),

@@ -1,14 +1,18 @@
 //! The example enclave `hello.eif`, made as a user makes one: `nitro-cli build-enclave` on an image.
+//!
+//! Commands may run side by side, each of them reading the files until its machine is made. So the files are never
+//! changed: they lie in a directory that is named after everything they are made of, and other such directories are
+//! removed only when nobody holds them ([`Hello`]).
 
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::error::{Error, at};
 use crate::kernels::Kernel;
-use crate::process;
 use crate::workspace::Workspace;
+use crate::{digest, lock, process};
 
 /// Debian's busybox-static.
 pub(crate) const BUSYBOX: &str = "/bin/busybox";
@@ -20,39 +24,83 @@ const KERNEL_ARGUMENTS: &str = "reboot=k panic=30 pci=off nomodules console=ttyS
 /// The files of a blobs directory, named as AWS names them.
 pub(crate) const BLOBS: [&str; 4] = ["bzImage", "bzImage.config", "cmdline", "init"];
 
-/// The directory of what `build-enclave` adds to an image: kernel, its configuration, command line, process 1.
-pub(crate) fn blobs(workspace: &Workspace, init: &Path, kernel: &Kernel) -> Result<PathBuf, Error> {
-    let blobs = emptied(workspace.output("blobs"))?;
+/// What the names of the directories begin with.
+const PREFIX: &str = "hello-";
+/// What is being made or removed by whoever has the lock.
+const UNFINISHED: &str = "unfinished-hello";
+
+/// `hello.eif` and the blobs it was built with. They stay where and as they are as long as this lives.
+#[derive(Debug)]
+pub(crate) struct Hello {
+    directory: PathBuf,
+    /// The directory with a shared lock.
+    _held: File,
+}
+
+impl Hello {
+    pub(crate) fn eif(&self) -> PathBuf {
+        self.directory.join("hello.eif")
+    }
+
+    /// The directory of what `build-enclave` adds to an image: kernel, its configuration, command line, process 1.
+    pub(crate) fn blobs(&self) -> PathBuf {
+        self.directory.join("blobs")
+    }
+}
+
+/// Builds it, unless that has been done from the same files.
+pub(crate) fn built(
+    workspace: &Workspace,
+    nitro_cli: &Path,
+    init: &Path,
+    kernel: &Kernel,
+) -> Result<Hello, Error> {
+    let script = workspace.file("images/hello/hello.sh");
+    let read = |path: &Path| fs::read(path).map_err(at("read", path));
+    let key = digest::of(&[
+        // What is done below with the others.
+        include_bytes!("hello.rs"),
+        &read(nitro_cli)?,
+        &read(init)?,
+        &read(&kernel.bzimage())?,
+        &read(&kernel.config())?,
+        &read(Path::new(BUSYBOX))?,
+        &read(&script)?,
+    ]);
+    let directory = workspace.output(&format!("{PREFIX}{key}"));
+
+    let _turn = lock::exclusive(&workspace.output("hello.lock"))?;
+    if !directory.exists() {
+        let unfinished = workspace.output(UNFINISHED);
+        remove(&unfinished)?;
+        make_blobs(workspace, &unfinished.join("blobs"), init, kernel)?;
+        make_image(&unfinished.join("hello"), &script)?;
+        build(workspace, nitro_cli, &unfinished)?;
+        fs::rename(&unfinished, &directory).map_err(at("create", &directory))?;
+    }
+    let held = File::open(&directory).map_err(at("open", &directory))?;
+    held.lock_shared().map_err(at("lock", &directory))?;
+    remove_others(workspace, &directory)?;
+    Ok(Hello {
+        directory,
+        _held: held,
+    })
+}
+
+fn make_blobs(workspace: &Workspace, blobs: &Path, init: &Path, kernel: &Kernel) -> Result<(), Error> {
+    fs::create_dir_all(blobs).map_err(at("create", blobs))?;
     let [kernel_name, config_name, arguments_name, init_name] = BLOBS.map(|name| blobs.join(name));
     copy(&kernel.bzimage(), &kernel_name)?;
     copy(&kernel.config(), &config_name)?;
     write(&arguments_name, KERNEL_ARGUMENTS)?;
     // Every enclave carries, measures and unpacks it: without debugging information it is a third as long.
     let mut strip = Command::new("strip");
-    process::logged(strip.arg("-o").arg(&init_name).arg(init), &workspace.log("strip"))?;
-    Ok(blobs)
-}
-
-/// Builds `hello.eif` and returns its path.
-pub(crate) fn built(workspace: &Workspace, nitro_cli: &Path, blobs: &Path) -> Result<PathBuf, Error> {
-    let image = image(workspace)?;
-    let eif = workspace.output("hello.eif");
-    let mut build = Command::new(nitro_cli);
-    build
-        .arg("build-enclave")
-        .arg("--docker-uri")
-        .arg(&image)
-        .arg("--output-file")
-        .arg(&eif);
-    build.env("NITRO_CLI_BLOBS", blobs);
-    process::logged(&mut build, &workspace.log("hello"))?;
-    Ok(eif)
+    process::logged(strip.arg("-o").arg(&init_name).arg(init), &workspace.log("strip"))
 }
 
 /// What `images/hello/Dockerfile` describes, with Debian's busybox: a root file system beside the command and the
 /// environment.
-fn image(workspace: &Workspace) -> Result<PathBuf, Error> {
-    let image = emptied(workspace.output("hello"))?;
+fn make_image(image: &Path, script: &Path) -> Result<(), Error> {
     let bin = image.join("rootfs/bin");
     fs::create_dir_all(&bin).map_err(at("create", &bin))?;
     copy(Path::new(BUSYBOX), &bin.join("busybox"))?;
@@ -60,22 +108,53 @@ fn image(workspace: &Workspace) -> Result<PathBuf, Error> {
         let link = bin.join(tool);
         symlink("busybox", &link).map_err(at("create", &link))?;
     }
-    let script = bin.join("hello.sh");
-    copy(&workspace.file("images/hello/hello.sh"), &script)?;
-    fs::set_permissions(&script, fs::Permissions::from_mode(0o755))
-        .map_err(at("change the mode of", &script))?;
+    let program = bin.join("hello.sh");
+    copy(script, &program)?;
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755))
+        .map_err(at("change the mode of", &program))?;
     write(&image.join("cmd"), "/bin/hello.sh\n")?;
-    write(&image.join("env"), "PATH=/bin\n")?;
-    Ok(image)
+    write(&image.join("env"), "PATH=/bin\n")
 }
 
-/// The directory, new and empty.
-pub(crate) fn emptied(directory: PathBuf) -> Result<PathBuf, Error> {
-    if directory.exists() {
-        fs::remove_dir_all(&directory).map_err(at("remove", &directory))?;
+/// `hello.eif` of the image and the blobs in `directory`.
+fn build(workspace: &Workspace, nitro_cli: &Path, directory: &Path) -> Result<(), Error> {
+    let mut build = Command::new(nitro_cli);
+    build
+        .arg("build-enclave")
+        .arg("--docker-uri")
+        .arg(directory.join("hello"))
+        .arg("--output-file")
+        .arg(directory.join("hello.eif"));
+    build.env("NITRO_CLI_BLOBS", directory.join("blobs"));
+    process::logged(&mut build, &workspace.log("hello"))
+}
+
+/// Removes what earlier states of the checkout have left and nobody holds.
+fn remove_others(workspace: &Workspace, directory: &Path) -> Result<(), Error> {
+    let output = workspace.output("");
+    for entry in fs::read_dir(&output).map_err(at("read", &output))?.flatten() {
+        let path = entry.path();
+        if path == directory || !path.is_dir() || !entry.file_name().to_string_lossy().starts_with(PREFIX) {
+            continue;
+        }
+        let other = File::open(&path).map_err(at("open", &path))?;
+        if other.try_lock().is_ok() {
+            // Under its own name, a directory is whole even if this program is killed now.
+            let unfinished = workspace.output(UNFINISHED);
+            remove(&unfinished)?;
+            fs::rename(&path, &unfinished).map_err(at("remove", &path))?;
+            remove(&unfinished)?;
+        }
     }
-    fs::create_dir_all(&directory).map_err(at("create", &directory))?;
-    Ok(directory)
+    Ok(())
+}
+
+fn remove(directory: &Path) -> Result<(), Error> {
+    if directory.exists() {
+        fs::remove_dir_all(directory).map_err(at("remove", directory))
+    } else {
+        Ok(())
+    }
 }
 
 fn copy(from: &Path, to: &Path) -> Result<(), Error> {
@@ -85,4 +164,99 @@ fn copy(from: &Path, to: &Path) -> Result<(), Error> {
 
 fn write(path: &Path, text: &str) -> Result<(), Error> {
     fs::write(path, text).map_err(at("write", path))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    /// Takes its time, as the real one does, and puts into the EIF what it was built from.
+    const NITRO_CLI: &str = "#!/bin/sh\n\
+        [ \"$1 $2 $4\" = 'build-enclave --docker-uri --output-file' ] || exit 1\n\
+        sleep 0.1\n\
+        cat \"$NITRO_CLI_BLOBS/bzImage\" \"$3/rootfs/bin/hello.sh\" >\"$5\"\n";
+
+    struct Checkout {
+        directory: tempfile::TempDir,
+        workspace: Workspace,
+    }
+
+    impl Checkout {
+        fn new() -> Self {
+            let directory = tempfile::tempdir().expect("directory");
+            let workspace = Workspace::below(directory.path());
+            let checkout = Self { directory, workspace };
+            fs::create_dir_all(checkout.workspace.file("images/hello")).expect("create");
+            checkout.edit("echo hello");
+            for (name, text) in [("bzImage", "kernel,"), ("config", ""), ("nitro-cli", NITRO_CLI)] {
+                fs::write(checkout.path(name), text).expect("write");
+            }
+            let executable = fs::Permissions::from_mode(0o755);
+            fs::set_permissions(checkout.path("nitro-cli"), executable).expect("change the mode");
+            checkout
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.directory.path().join(name)
+        }
+
+        fn edit(&self, script: &str) {
+            fs::write(self.workspace.file("images/hello/hello.sh"), script).expect("write");
+        }
+
+        fn built(&self) -> Hello {
+            let kernel = Kernel::in_directory(self.directory.path());
+            // Any program can be stripped.
+            let init = Path::new("/bin/true");
+            built(&self.workspace, &self.path("nitro-cli"), init, &kernel).expect("build")
+        }
+    }
+
+    fn is_whole(hello: &Hello, eif: &str) -> bool {
+        BLOBS.iter().all(|blob| hello.blobs().join(blob).is_file())
+            && fs::read_to_string(hello.eif()).is_ok_and(|contents| contents == eif)
+    }
+
+    #[test]
+    fn commands_side_by_side_build_once_and_find_everything_in_place() {
+        let checkout = Checkout::new();
+        let commands = || {
+            for _ in 0..5 {
+                let hello = checkout.built();
+                assert!(is_whole(&hello, "kernel,echo hello"));
+            }
+        };
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(commands);
+            }
+        });
+        let log = fs::metadata(checkout.workspace.log("hello")).expect("a log");
+        let _ = checkout.built();
+        let after = fs::metadata(checkout.workspace.log("hello")).expect("a log");
+        assert_eq!(
+            log.modified().ok(),
+            after.modified().ok(),
+            "nothing is built again"
+        );
+    }
+
+    #[test]
+    fn what_a_command_still_uses_outlives_a_change_and_nothing_else_does() {
+        let checkout = Checkout::new();
+        let first = checkout.built();
+        checkout.edit("echo changed");
+
+        let second = checkout.built();
+
+        assert!(is_whole(&first, "kernel,echo hello"));
+        assert!(is_whole(&second, "kernel,echo changed"));
+        let unused = first.directory.clone();
+        drop(first);
+        let again = checkout.built();
+        assert!(!unused.exists());
+        assert!(is_whole(&again, "kernel,echo changed"));
+    }
 }

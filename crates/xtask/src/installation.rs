@@ -1,12 +1,12 @@
 //! Everything that a parent, be it this host or a parent instance, needs to run enclaves.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use parent_instance::{Config, GuestFile};
 
 use crate::error::Error;
-use crate::hello::{self, BUSYBOX};
+use crate::hello::{self, BUSYBOX, Hello};
 use crate::kernels::{self, Kernel, Kind};
 use crate::parent::{MachineOptions, file};
 use crate::programs::{self, Programs};
@@ -23,9 +23,9 @@ pub(crate) const BLOBS: &str = "/usr/share/nitro_enclaves/blobs";
 #[derive(Debug)]
 pub(crate) struct Installation {
     pub(crate) programs: Programs,
-    pub(crate) blobs: PathBuf,
-    /// The example enclave.
-    pub(crate) hello: PathBuf,
+    /// The enclave kernel; nitro-cli's blobs have one form of it.
+    pub(crate) kernel: Kernel,
+    pub(crate) hello: Hello,
 }
 
 impl Installation {
@@ -33,21 +33,20 @@ impl Installation {
     pub(crate) fn prepare(workspace: &Workspace, steps: &mut Steps) -> Result<Self, Error> {
         let programs = steps.quiet("programs", || programs::built(workspace))?;
         let kernel = steps.quiet(Kind::Enclave.label(), || kernels::built(workspace, Kind::Enclave))?;
-        steps.quiet("hello.eif", || {
-            let blobs = hello::blobs(workspace, &programs.init, &kernel)?;
-            let hello = hello::built(workspace, &programs.nitro_cli, &blobs)?;
-            Ok(Self {
-                programs,
-                blobs,
-                hello,
-            })
+        let hello = steps.quiet("hello.eif", || {
+            hello::built(workspace, &programs.nitro_cli, &programs.init, &kernel)
+        })?;
+        Ok(Self {
+            programs,
+            kernel,
+            hello,
         })
     }
 
     /// A parent instance with all of it: programs in `/usr/bin`, blobs where nitro-cli looks for them, `hello.eif` in
     /// the directory where commands start. With systemd there is only `hello.eif`: the rest is what a package installs.
     pub(crate) fn parent(&self, workspace: &Workspace, kernel: &Kernel, options: &MachineOptions) -> Config {
-        let mut files = vec![file(&self.hello, "/root/hello.eif")];
+        let mut files = vec![file(&self.hello.eif(), "/root/hello.eif")];
         if !options.systemd {
             self.place(&mut files);
         }
@@ -74,7 +73,7 @@ impl Installation {
             files.push(file(program, &below("/usr/bin", program)));
         }
         for blob in hello::BLOBS {
-            files.push(file(&self.blobs.join(blob), &format!("{BLOBS}/{blob}")));
+            files.push(file(&self.hello.blobs().join(blob), &format!("{BLOBS}/{blob}")));
         }
     }
 }

@@ -1,15 +1,12 @@
 //! The two kernels, built by `images/kernel/build.sh` and kept under a name that tells what they were built from.
 
-use std::fmt::Write as _;
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use sha2::{Digest, Sha256};
-
 use crate::error::{Error, at};
 use crate::workspace::Workspace;
-use crate::{apt, process};
+use crate::{apt, digest, lock, process};
 
 /// Debian's package of the kernel source.
 const SOURCE_PACKAGE: &str = "linux-source-6.12";
@@ -46,6 +43,12 @@ impl Kind {
 pub(crate) struct Kernel(PathBuf);
 
 impl Kernel {
+    /// One that is in `directory`.
+    #[cfg(test)]
+    pub(crate) fn in_directory(directory: &Path) -> Self {
+        Self(directory.to_owned())
+    }
+
     pub(crate) fn bzimage(&self) -> PathBuf {
         self.0.join("bzImage")
     }
@@ -68,7 +71,7 @@ pub(crate) fn built(workspace: &Workspace, kind: Kind) -> Result<Kernel, Error> 
     if directory.exists() {
         return Ok(Kernel(directory));
     }
-    let _lock = lock(workspace.cache())?;
+    let _turn = lock::exclusive(&workspace.cache().join("kernel.lock"))?;
     if !directory.exists() {
         let unfinished = workspace.cache().join("kernel-unfinished");
         if unfinished.exists() {
@@ -83,52 +86,18 @@ pub(crate) fn built(workspace: &Workspace, kind: Kind) -> Result<Kernel, Error> 
     Ok(Kernel(directory))
 }
 
-/// Whatever can change the kernel: its configuration, the build script, the source's version.
+/// What the checkout and Debian's source say of the kernel: its configuration, the build script, the source's version.
+///
+/// The compiler is not part of it although the bytes, and so PCR0, depend on it: a kernel that an earlier compiler of this
+/// machine built runs as well, and is not worth minutes after each update. Who compares measurements between machines
+/// needs the same compiler on both, and an empty cache after an update.
 fn key(workspace: &Workspace, kind: Kind) -> Result<String, Error> {
     let fragment = workspace.file(&format!("images/kernel/{}.config", kind.name()));
     let script = workspace.file("images/kernel/build.sh");
     let read = |path: &Path| fs::read(path).map_err(at("read", path));
-    Ok(digest(&[
+    Ok(digest::of(&[
         &read(&fragment)?,
         &read(&script)?,
         apt::version(SOURCE_PACKAGE)?.as_bytes(),
     ]))
-}
-
-/// 16 hexadecimal digits that differ when any of the parts, or where one ends, differs.
-fn digest(parts: &[&[u8]]) -> String {
-    let mut hash = Sha256::new();
-    for part in parts {
-        hash.update((part.len() as u64).to_le_bytes());
-        hash.update(part);
-    }
-    let mut text = String::new();
-    for byte in hash.finalize().iter().take(8) {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
-}
-
-/// Waits for other builds; released when dropped.
-fn lock(cache: &Path) -> Result<File, Error> {
-    let path = cache.join("kernel.lock");
-    let file = File::create(&path).map_err(at("create", &path))?;
-    file.lock().map_err(at("lock", &path))?;
-    Ok(file)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_part_and_every_border_changes_the_key() {
-        let key = digest(&[b"fragment", b"script", b"6.12.1"]);
-        assert_eq!(key.len(), 16);
-        assert_eq!(key, digest(&[b"fragment", b"script", b"6.12.1"]));
-        assert_ne!(key, digest(&[b"fragment", b"script", b"6.12.2"]));
-        assert_ne!(key, digest(&[b"fragments", b"cript", b"6.12.1"]));
-        assert_ne!(key, digest(&[b"script", b"fragment", b"6.12.1"]));
-    }
 }

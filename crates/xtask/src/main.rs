@@ -4,15 +4,16 @@
 //! |---|---|
 //! | `demo` | builds everything and shows one enclave from its build to its end |
 //! | `test` | lints, unit tests and the end-to-end suites; what continuous integration runs |
-//! | `lint` | formatting and lints only |
+//! | `lint` | formatting, lints, documentation and dependencies only |
 //! | `bench` | measures how an enclave starts |
 //! | `parent` | runs a command, or a shell, in a parent instance |
 //! | `package` | makes a Debian package of all that a host needs |
 //!
-//! The commands share their steps: Debian packages ([`packages`]), kernels ([`kernels`]), our programs ([`programs`]),
-//! the example enclave ([`hello`]), all of these together ([`installation`]), and the machine to run on ([`host`], [`parent`]). A step that has nothing to do takes
-//! no time, so each command simply asks for all it needs. What is built lies in cargo's target directory, except kernels
-//! and downloads, which outlive a checkout ([`workspace`]).
+//! The commands share their steps: Debian packages ([`apt`]), kernels ([`kernels`]), our programs ([`programs`]),
+//! the example enclave ([`hello`]), all of these together ([`installation`]), and the machine to run on ([`host`],
+//! [`parent`]). A step that has nothing to do takes no time, so each command simply asks for all it needs. What is built
+//! lies in cargo's target directory, except kernels and downloads, which outlive a checkout ([`workspace`]). Several
+//! commands may run side by side in one checkout.
 
 #![forbid(unsafe_code)]
 
@@ -20,12 +21,15 @@ mod apt;
 mod bench;
 mod cargo;
 mod demo;
+mod dependencies;
+mod digest;
 mod error;
 mod hello;
 mod host;
 mod installation;
 mod kernels;
 mod lint;
+mod lock;
 mod oracle;
 mod package;
 mod parent;
@@ -58,17 +62,17 @@ struct Arguments {
 enum Command {
     /// Build everything, then build, run, watch and end one enclave
     Demo(demo::Arguments),
-    /// Check formatting and lints, then run all tests; or run some end-to-end suites
+    /// Check formatting, lints, documentation and dependencies, then run all tests; or run some end-to-end suites
     Test(test::Arguments),
-    /// Check formatting and lints
+    /// Check formatting, lints, documentation and dependencies
     Lint,
     /// Run a command, or a shell, as root in a parent instance with everything installed
     ///
     /// The command starts in /root, where hello.eif is. Its arguments arrive as they are: for a pipeline, run `sh -c`. Its
     /// standard input is empty; standard output, standard error and exit status are passed on. busybox, enclaved,
-    /// enclave-vmm and nitro-cli are in PATH, and the daemon runs unless --no-daemon is given; its log is
-    /// /var/log/enclaved.log. Without a command, a shell uses this terminal. With --systemd nothing of this is installed,
-    /// and the package that installs it is in /root.
+    /// enclave-vmm, nitro-enclaves-allocator and nitro-cli are in PATH, and the daemon runs unless --no-daemon is given; its
+    /// log is /var/log/enclaved.log. Without a command, a shell uses this terminal. With --systemd nothing of this is
+    /// installed, and the package that installs it is in /root.
     Parent(parent::Arguments),
     /// Measure
     Bench(bench::Arguments),

@@ -2,7 +2,7 @@
 //!
 //! The tree is staged below cargo's target directory and packed by `dpkg-deb`. Owners, modes, times and order of the
 //! files do not depend on who builds it when: the same programs and version give the same bytes. `dist` holds what is
-//! packed as it is; the allocator's files are packed once they exist.
+//! packed as it is.
 
 use std::fmt::Write as _;
 use std::fs::{self, Permissions};
@@ -16,6 +16,7 @@ use crate::apt;
 use crate::error::{Error, at};
 use crate::hello;
 use crate::installation::{self, BLOBS, Installation};
+use crate::lock;
 use crate::process;
 use crate::steps::Steps;
 use crate::workspace::Workspace;
@@ -34,24 +35,17 @@ pub(crate) const STEP: &str = "Debian package";
 const SOURCE_DATE_EPOCH: &str = "1704067200";
 
 /// Text files: name below `dist`, path in the package.
-const FILES: [(&str, &str); 4] = [
+const FILES: [(&str, &str); 6] = [
+    ("allocator.yaml", "etc/nitro_enclaves/allocator.yaml"),
     ("enclaved.service", "lib/systemd/system/enclaved.service"),
     ("enclaved.socket", "lib/systemd/system/enclaved.socket"),
     ("enclaved.sysusers.conf", "usr/lib/sysusers.d/enclaved.conf"),
     ("enclaved.tmpfiles.conf", "usr/lib/tmpfiles.d/enclaved.conf"),
-];
-
-/// Likewise, of the allocator.
-const ALLOCATOR_FILES: [(&str, &str); 2] = [
     (
         "nitro-enclaves-allocator.service",
         "lib/systemd/system/nitro-enclaves-allocator.service",
     ),
-    ("allocator.yaml", "etc/nitro_enclaves/allocator.yaml"),
 ];
-
-/// The allocator's program, built with the daemon.
-const ALLOCATOR: &str = "nitro-enclaves-allocator";
 
 const MAINTAINER_SCRIPTS: [&str; 3] = ["postinst", "prerm", "postrm"];
 
@@ -101,6 +95,7 @@ pub(crate) fn built(
     version: &str,
     output: &Path,
 ) -> Result<PathBuf, Error> {
+    let _turn = lock::exclusive(&workspace.output("package.lock"))?;
     fs::create_dir_all(output).map_err(at("create", output))?;
     let stage = Stage::new(workspace, version)?;
     stage.programs(installation)?;
@@ -109,9 +104,12 @@ pub(crate) fn built(
     stage.documentation()?;
     stage.control()?;
     let package = output.join(format!("enclaved_{version}_amd64.deb"));
+    let unfinished = package.with_extension("unfinished");
     let mut pack = tool("dpkg-deb");
     pack.args(["--root-owner-group", "-Zxz", "--build"]);
-    stage.run(pack.arg(&stage.root).arg(&package))?;
+    stage.run(pack.arg(&stage.root).arg(&unfinished))?;
+    // Another command may be reading an earlier one.
+    fs::rename(&unfinished, &package).map_err(at("create", &package))?;
     Ok(package)
 }
 
@@ -124,7 +122,11 @@ struct Stage<'a> {
 
 impl<'a> Stage<'a> {
     fn new(workspace: &'a Workspace, version: &'a str) -> Result<Self, Error> {
-        let root = hello::emptied(workspace.output("package"))?;
+        let root = workspace.output("package");
+        if root.exists() {
+            fs::remove_dir_all(&root).map_err(at("remove", &root))?;
+        }
+        fs::create_dir_all(&root).map_err(at("create", &root))?;
         set_mode(&root, 0o755)?;
         Ok(Self {
             workspace,
@@ -134,10 +136,7 @@ impl<'a> Stage<'a> {
     }
 
     fn programs(&self, installation: &Installation) -> Result<(), Error> {
-        let programs = &installation.programs;
-        let allocator = programs.enclaved.with_file_name(ALLOCATOR);
-        let others = allocator.exists().then_some(allocator.as_path());
-        for program in programs.of_the_parent().into_iter().chain(others) {
+        for program in installation.programs.of_the_parent() {
             let name = program.file_name().unwrap_or_default();
             let path = self.place(&Path::new("usr/bin").join(name))?;
             self.run(tool("strip").arg("-o").arg(&path).arg(program))?;
@@ -150,16 +149,18 @@ impl<'a> Stage<'a> {
         let directory = Path::new(BLOBS.trim_start_matches('/'));
         for blob in hello::BLOBS {
             let mode = if blob == "init" { 0o755 } else { 0o644 };
-            self.copy(&installation.blobs.join(blob), &directory.join(blob), mode)?;
+            self.copy(
+                &installation.hello.blobs().join(blob),
+                &directory.join(blob),
+                mode,
+            )?;
         }
         Ok(())
     }
 
     fn dist(&self) -> Result<(), Error> {
-        let there = |(name, path)| (self.workspace.file("dist").join(name), path);
-        let of_the_allocator = ALLOCATOR_FILES.map(there);
-        let of_the_allocator = of_the_allocator.into_iter().filter(|(source, _)| source.exists());
-        for (source, path) in FILES.map(there).into_iter().chain(of_the_allocator) {
+        for (name, path) in FILES {
+            let source = self.workspace.file("dist").join(name);
             self.copy(&source, Path::new(path), 0o644)?;
         }
         Ok(())

@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 
 use crate::error::{Error, at};
 use crate::report::Outcome;
@@ -34,13 +34,12 @@ pub(crate) fn captured(command: &mut Command, log: &Path) -> Result<String, Erro
     }
 }
 
-/// Runs `command` on this program's own standard streams and tells whether it succeeded.
-pub(crate) fn shown(command: &mut Command) -> Result<bool, Error> {
-    let status = command.status().map_err(|source| Error::Spawn {
+/// Runs `command` on this program's own standard streams.
+pub(crate) fn shown(command: &mut Command) -> Result<ExitStatus, Error> {
+    command.status().map_err(|source| Error::Spawn {
         program: name(command),
         source,
-    })?;
-    Ok(status.success())
+    })
 }
 
 /// Runs a test harness, or cargo running several, on this program's own streams, and counts its tests.
@@ -80,7 +79,7 @@ fn finish(command: &mut Command, output: File, log: &Path) -> Result<(), Error> 
     }
 }
 
-fn failed(command: &Command, status: std::process::ExitStatus, log: &Path) -> Error {
+fn failed(command: &Command, status: ExitStatus, log: &Path) -> Error {
     let text = fs::read(log).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
     let lines: Vec<&str> = text.lines().collect();

@@ -15,6 +15,7 @@ const PACKAGES: [&str; 4] = ["enclaved", "enclave-vmm", "guest-init", "nitro-cli
 pub(crate) struct Programs {
     pub(crate) enclaved: PathBuf,
     pub(crate) enclave_vmm: PathBuf,
+    pub(crate) allocator: PathBuf,
     pub(crate) nitro_cli: PathBuf,
     /// Process 1 of an enclave.
     pub(crate) init: PathBuf,
@@ -22,8 +23,13 @@ pub(crate) struct Programs {
 
 impl Programs {
     /// What is installed on a parent.
-    pub(crate) fn of_the_parent(&self) -> [&Path; 3] {
-        [&self.enclaved, &self.enclave_vmm, &self.nitro_cli]
+    pub(crate) fn of_the_parent(&self) -> [&Path; 4] {
+        [
+            &self.enclaved,
+            &self.enclave_vmm,
+            &self.allocator,
+            &self.nitro_cli,
+        ]
     }
 }
 
@@ -39,6 +45,7 @@ pub(crate) fn built(workspace: &Workspace) -> Result<Programs, Error> {
     Ok(Programs {
         enclaved: find(&executables, "enclaved")?,
         enclave_vmm: find(&executables, "enclave-vmm")?,
+        allocator: find(&executables, "nitro-enclaves-allocator")?,
         nitro_cli: find(&executables, "nitro-cli")?,
         init: find(&executables, "init")?,
     })

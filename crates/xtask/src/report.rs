@@ -41,6 +41,7 @@ impl Outcome {
 pub(crate) struct Report {
     totals: Totals,
     failed_stages: Vec<String>,
+    notes: Vec<String>,
 }
 
 impl Report {
@@ -80,6 +81,11 @@ impl Report {
         self.tests(stage, outcome);
     }
 
+    /// Something that must not be overlooked, though it is no failure.
+    pub(crate) fn note(&mut self, note: String) {
+        self.notes.push(note);
+    }
+
     /// The result of a stage that others stand on; an error is printed and counts as one failure.
     pub(crate) fn needed<T>(&mut self, stage: &str, result: Result<T, Error>) -> Option<T> {
         let error = match result {
@@ -97,9 +103,12 @@ impl Report {
         None
     }
 
-    /// Prints what failed and, as the very last line, the totals.
+    /// Prints the notes, what failed and, as the very last line, the totals.
     pub(crate) fn print(&self) -> ExitCode {
         println!();
+        for note in &self.notes {
+            println!("{note}");
+        }
         for stage in &self.failed_stages {
             println!("failed: {stage}");
         }

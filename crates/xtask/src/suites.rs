@@ -8,9 +8,9 @@
 //! ```
 //!
 //! Without such a line it gets the parent that `cargo xtask parent` makes without options. Beside what every parent has,
-//! `/opt/enclaved` holds the package's binaries, which run inside enclaves, in `guest`, and AWS's `eif_build` in `oracle`;
-//! that one is linked dynamically and needs the packages `libssl3` and `libgcc-s1`. Where systemd runs, `packages` holds
-//! the Debian packages of two versions of enclaved.
+//! `/opt/enclaved` holds the package's binaries, which run inside enclaves, in `guest`, the enclave kernel as an ELF file,
+//! `vmlinux`, and AWS's `eif_build` in `oracle`; that one is linked dynamically and needs the packages `libssl3` and
+//! `libgcc-s1`. Where systemd runs, `packages` holds the Debian packages of two versions of enclaved.
 
 use std::fs;
 use std::io;
@@ -31,9 +31,11 @@ use crate::workspace::Workspace;
 /// The package that the suites are in.
 pub(crate) const PACKAGE: &str = "end-to-end-tests";
 
-/// Where a suite, the guests' applications, AWS's `eif_build` and enclaved's packages are in the parent.
+/// Where a suite, the guests' applications, the kernel in its other form, AWS's `eif_build` and enclaved's
+/// packages are in the parent.
 const SUITES: &str = "/opt/enclaved/suites";
 const GUESTS: &str = "/opt/enclaved/guest";
+const VMLINUX: &str = "/opt/enclaved/vmlinux";
 const ORACLE: &str = "/opt/enclaved/oracle";
 const PACKAGES: &str = "/opt/enclaved/packages";
 
@@ -52,6 +54,19 @@ pub(crate) struct Suite {
     pub(crate) name: String,
     executable: PathBuf,
     source: PathBuf,
+}
+
+/// What suites may use beside an installation.
+#[derive(Debug)]
+pub(crate) struct Extras<'a> {
+    /// Applications for enclaves.
+    pub(crate) guests: &'a [PathBuf],
+    /// The enclave kernel in its other form.
+    pub(crate) vmlinux: &'a Path,
+    /// AWS's `eif_build`.
+    pub(crate) oracle: &'a Path,
+    /// Debian packages of enclaved.
+    pub(crate) packages: &'a [PathBuf],
 }
 
 /// A `// parent:` line.
@@ -102,10 +117,13 @@ impl Suite {
     }
 
     /// Adds the suite, and what suites may use, to a parent.
-    pub(crate) fn place(&self, config: &mut Config, guests: &[PathBuf], oracle: &Path, packages: &[PathBuf]) {
+    pub(crate) fn place(&self, config: &mut Config, extras: &Extras<'_>) {
         config.files.push(file(&self.executable, &self.program()));
-        config.files.push(file(oracle, &below(ORACLE, oracle)));
-        for (directory, hosts) in [(GUESTS, guests), (PACKAGES, packages)] {
+        config.files.push(file(extras.vmlinux, VMLINUX));
+        config
+            .files
+            .push(file(extras.oracle, &below(ORACLE, extras.oracle)));
+        for (directory, hosts) in [(GUESTS, extras.guests), (PACKAGES, extras.packages)] {
             let files = hosts.iter().map(|host| file(host, &below(directory, host)));
             config.files.extend(files);
         }
@@ -156,12 +174,8 @@ mod tests {
 
     #[test]
     fn a_head_may_ask_for_systemd() {
-        assert!(
-            parse_head("// parent: --systemd --cpus 4\n")
-                .expect("valid")
-                .machine
-                .systemd
-        );
+        let arguments = parse_head("// parent: --systemd --cpus 4\n").expect("valid");
+        assert!(arguments.machine.systemd);
     }
 
     #[test]

@@ -14,15 +14,19 @@ use crate::installation::{self, Installation};
 use crate::kernels::{self, Kernel, Kind};
 use crate::report::{Outcome, Report};
 use crate::steps::Steps;
-use crate::suites::{self, Suite, Suites};
+use crate::suites::{self, Extras, Suite, Suites};
 use crate::workspace::Workspace;
-use crate::{apt, lint, oracle, package, process};
+use crate::{apt, dependencies, host, lint, oracle, package, process};
 
 /// Steps of [`prepare`], and of the end-to-end tests.
 const END_TO_END_STEPS: usize = installation::STEPS + 4;
 
-/// Steps before and between: formatting, lints, unit tests, tests with tools.
-const SOURCE_STEPS: usize = 4;
+/// Steps before and between: formatting, lints, documentation, dependencies, unit tests, tests with `/dev/kvm`, tests with
+/// tools.
+const SOURCE_STEPS: usize = 7;
+
+/// The package with tests that are ignored because they need `/dev/kvm`. One that cannot boot Linux will do.
+const PACKAGE_WITH_KVM: &str = "vmm";
 
 /// Packages with tests that are ignored where their tools are missing: `eif_build`, QEMU and the parent kernel.
 const PACKAGES_WITH_TOOLS: [&str; 2] = ["crates/eif", "crates/parent-instance"];
@@ -73,11 +77,26 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> ExitCode {
 /// What needs nothing but the source.
 fn source_stages(workspace: &Workspace, steps: &mut Steps, report: &mut Report) {
     steps.announce("formatting");
-    report.check("formatting", process::shown(&mut lint::formatting(workspace)));
+    let shown = |mut command| process::shown(&mut command).map(|status| status.success());
+    report.check("formatting", shown(lint::formatting(workspace)));
     steps.announce("lints");
-    report.check("lints", process::shown(&mut lint::lints(workspace)));
+    report.check("lints", shown(lint::lints(workspace)));
+    steps.announce("documentation");
+    report.check("documentation", shown(lint::documentation(workspace)));
+    let dependencies = steps.quiet("dependencies", || dependencies::check(workspace));
+    report.check("dependencies", dependencies);
     steps.announce("unit tests");
     report.tests("unit tests", process::counted(&mut unit_tests(workspace)));
+    steps.announce("tests that need /dev/kvm");
+    match host::kvm_opens() {
+        Ok(()) => {
+            let outcome = ignored_tests(workspace, &[PACKAGE_WITH_KVM], |_| ());
+            report.skipped_tests("tests with /dev/kvm", outcome);
+        }
+        Err(error) => report.note(format!(
+            "skipped: the ignored tests of {PACKAGE_WITH_KVM}, because /dev/kvm cannot be opened: {error}"
+        )),
+    }
 }
 
 fn prepare(workspace: &Workspace, steps: &mut Steps) -> Result<Tools, Error> {
@@ -99,20 +118,32 @@ fn unit_tests(workspace: &Workspace) -> Command {
     command
 }
 
-/// Runs the ignored tests of [`PACKAGES_WITH_TOOLS`] from the executables that the unit tests have left.
+/// Runs the ignored tests of [`PACKAGES_WITH_TOOLS`].
 fn tests_with_tools(workspace: &Workspace, tools: &Tools) -> Result<Outcome, Error> {
+    ignored_tests(workspace, &PACKAGES_WITH_TOOLS, |command| {
+        command
+            .env(oracle::VARIABLE, &tools.oracle)
+            .env(PARENT_KERNEL, tools.parent_kernel.bzimage());
+    })
+}
+
+/// Runs the ignored tests of these packages from the executables that the unit tests have left, each made ready by
+/// `prepare`.
+fn ignored_tests(
+    workspace: &Workspace,
+    packages: &[&str],
+    prepare: impl Fn(&mut Command),
+) -> Result<Outcome, Error> {
     let mut build = unit_tests(workspace);
     build.args(["--no-run", "--message-format", "json-render-diagnostics"]);
     let messages = process::captured(&mut build, &workspace.log("unit-tests"))?;
-    let packages = PACKAGES_WITH_TOOLS.map(|package| workspace.file(package));
+    let packages: Vec<PathBuf> = packages.iter().map(|package| workspace.file(package)).collect();
     let mut sum = Outcome::NOTHING;
     for test in cargo::executables(&messages).iter().filter(|test| test.is_test) {
         if packages.contains(&test.package) {
             let mut command = Command::new(&test.path);
             command.arg("--ignored").current_dir(&test.package);
-            command
-                .env(oracle::VARIABLE, &tools.oracle)
-                .env(PARENT_KERNEL, tools.parent_kernel.bzimage());
+            prepare(&mut command);
             sum = sum.and(process::counted(&mut command)?);
         }
     }
@@ -163,6 +194,12 @@ fn run_suite(
             packages.push(package::built(workspace, &tools.installation, version, &output)?);
         }
     }
-    suite.place(&mut config, guests, &tools.oracle, &packages);
+    let extras = Extras {
+        guests,
+        vmlinux: &tools.installation.kernel.vmlinux(),
+        oracle: &tools.oracle,
+        packages: &packages,
+    };
+    suite.place(&mut config, &extras);
     suite.run(config, [&parent.command, harness].concat())
 }

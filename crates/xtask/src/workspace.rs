@@ -37,6 +37,16 @@ impl Workspace {
         Ok(workspace)
     }
 
+    /// A checkout of its own for a test, all of it below `directory`.
+    #[cfg(test)]
+    pub(crate) fn below(directory: &Path) -> Self {
+        let [root, output, cache] = ["root", "output", "cache"].map(|name| directory.join(name));
+        for directory in [&root, &output, &cache] {
+            fs::create_dir_all(directory).expect("create a directory");
+        }
+        Self { root, output, cache }
+    }
+
     /// A file of the checkout.
     pub(crate) fn file(&self, path: &str) -> PathBuf {
         self.root.join(path)

@@ -6,7 +6,8 @@ use std::path::Path;
 
 use api::{
     CpuSelection, EnclaveDescription, EnclaveFlags, EnclaveRunInfo, EnclaveState, EnclaveTermination,
-    ErrorCode, Failure, Measurements, Reply, Request, RunEnclave, Selector,
+    EndedEnclave, ErrorCode, Failure, Measurements, PoolCore, PoolHugepages, Pools, Reply, Request,
+    RunEnclave, Selector,
 };
 use tempfile::TempDir;
 
@@ -313,6 +314,76 @@ fn describe_prints_what_runs_in_aws_shape() {
 "#
     );
     assert_eq!(daemon.finish_one().request, Request::DescribeEnclaves);
+}
+
+#[test]
+fn ended_enclaves_are_listed_with_reason_exit_code_times_and_last_words() {
+    let daemon = FakeDaemon::replying(vec![Reply::Ended(vec![EndedEnclave {
+        run: EnclaveRunInfo {
+            enclave_name: "hello".into(),
+            enclave_id: "i-0-enc1".into(),
+            process_id: 7,
+            enclave_cid: 16,
+            number_of_cpus: 1,
+            cpu_ids: vec![1],
+            memory_mib: 64,
+        },
+        flags: EnclaveFlags::DebugMode,
+        reason: "its application ended with exit code 3".into(),
+        exit_code: Some(3),
+        started_at: 1_700_000_000_123,
+        ended_at: 1_700_000_061_000,
+        console: vec!["last words".into()],
+    }])]);
+
+    let finished = Program::new(["describe-enclaves", "--ended"])
+        .daemon(&daemon)
+        .run();
+
+    assert_eq!((finished.code, finished.stderr.as_str()), (0, ""));
+    let printed: serde_json::Value = serde_json::from_str(&finished.stdout).unwrap();
+    assert_eq!(
+        printed,
+        serde_json::json!([{
+            "EnclaveName": "hello", "EnclaveID": "i-0-enc1", "ProcessID": 7, "EnclaveCID": 16, "NumberOfCPUs": 1,
+            "CPUIDs": [1], "MemoryMiB": 64, "Flags": "DEBUG_MODE",
+            "Reason": "its application ended with exit code 3", "ExitCode": 3,
+            "StartedAt": "2023-11-14T22:13:20+00:00", "EndedAt": "2023-11-14T22:14:21+00:00",
+            "Console": ["last words"]
+        }])
+    );
+    assert_eq!(daemon.finish_one().request, Request::EndedEnclaves);
+}
+
+#[test]
+fn pools_are_shown_with_who_holds_them() {
+    let daemon = FakeDaemon::replying(vec![Reply::Pools(Pools {
+        cores: vec![PoolCore {
+            node: 1,
+            cpus: vec![2, 3],
+            enclave_id: Some("i-0-enc1".into()),
+            enclave_name: Some("hello".into()),
+        }],
+        hugepages: vec![PoolHugepages {
+            node: 1,
+            page_size_mib: 2,
+            total: 256,
+            free: 64,
+        }],
+    })]);
+
+    let finished = Program::new(["describe-pools"]).daemon(&daemon).run();
+
+    assert_eq!((finished.code, finished.stderr.as_str()), (0, ""));
+    let printed: serde_json::Value = serde_json::from_str(&finished.stdout).unwrap();
+    assert_eq!(
+        printed,
+        serde_json::json!({
+            "Cores": [{"NUMANode": 1, "CPUIDs": [2, 3], "EnclaveID": "i-0-enc1", "EnclaveName": "hello"}],
+            "Hugepages": [{"NUMANode": 1, "PageSizeMiB": 2, "Total": 256, "Free": 64}]
+        })
+    );
+    assert_eq!(daemon.finish_one().request, Request::DescribePools);
 }
 
 #[test]

@@ -19,6 +19,8 @@ use super::topology::Core;
 pub struct CpuPool {
     /// Ordered by their lowest CPU.
     cores: Vec<Core>,
+    /// Whether the machine has more than one NUMA node, whatever the pool has.
+    several_nodes: bool,
 }
 
 /// The CPUs of one enclave.
@@ -28,13 +30,43 @@ pub struct CpuGrant {
     pub cpu_ids: Vec<u32>,
     /// Hardware threads per core to tell the guest of; 1 if the cores differ or the user's order tears siblings apart.
     pub threads_per_core: u8,
+    /// The one NUMA node they are on, if the machine has several.
+    pub node: Option<u32>,
 }
 
 impl CpuPool {
     /// The default pool: every core but CPU 0's.
     pub fn without_cpu_0(mut cores: Vec<Core>) -> Self {
+        let nodes: BTreeSet<u32> = cores.iter().map(|core| core.node).collect();
         cores.retain(|core| !core.cpus.contains(&0));
-        Self { cores }
+        Self {
+            cores,
+            several_nodes: nodes.len() > 1,
+        }
+    }
+
+    /// The cores of this pool all of whose CPUs are among `cpus`.
+    #[must_use]
+    pub fn restricted_to(&self, cpus: &BTreeSet<u32>) -> Self {
+        let mut cores = self.cores.clone();
+        cores.retain(|core| core.cpus.iter().all(|cpu| cpus.contains(cpu)));
+        Self {
+            cores,
+            several_nodes: self.several_nodes,
+        }
+    }
+
+    /// Every core of the pool, ordered by its lowest CPU.
+    pub fn cores(&self) -> &[Core] {
+        &self.cores
+    }
+
+    /// All CPUs of the pool, free or not.
+    pub fn cpus(&self) -> BTreeSet<u32> {
+        self.cores
+            .iter()
+            .flat_map(|core| core.cpus.iter().copied())
+            .collect()
     }
 
     /// How many CPUs the pool has, free or not.
@@ -91,27 +123,40 @@ impl CpuPool {
     }
 
     /// The CPUs for a request that passed [`Self::check`]: those named, or whole free cores that hold exactly the
-    /// wanted count, the lowest ones of the lowest NUMA node on which they fit, else the lowest of all nodes.
+    /// wanted count. Of the NUMA nodes on which they fit, and whose memory fits, that with the fewest free CPUs is taken, so
+    /// that the largest free block stays whole; of several such the lowest; of its cores the lowest. Only if they fit on no
+    /// node, they come from several.
     ///
     /// # Errors
     /// E29: no CPU, half a core, or CPUs that another enclave holds.
-    pub fn choose(&self, selection: &CpuSelection, held: &BTreeSet<u32>) -> Result<CpuGrant, Failure> {
+    pub fn choose(
+        &self,
+        selection: &CpuSelection,
+        held: &BTreeSet<u32>,
+        memory_fits: impl Fn(u32) -> bool,
+    ) -> Result<CpuGrant, Failure> {
         match selection {
             CpuSelection::Count(0) => Err(refusal("An enclave needs at least one CPU.")),
             CpuSelection::Ids(ids) if ids.is_empty() => Err(refusal("An enclave needs at least one CPU.")),
-            CpuSelection::Count(count) => self.choose_count(*count, held),
+            CpuSelection::Count(count) => self.choose_count(*count, held, memory_fits),
             CpuSelection::Ids(ids) => self.choose_ids(ids, held),
         }
     }
 
-    fn choose_count(&self, count: u32, held: &BTreeSet<u32>) -> Result<CpuGrant, Failure> {
+    fn choose_count(
+        &self,
+        count: u32,
+        held: &BTreeSet<u32>,
+        memory_fits: impl Fn(u32) -> bool,
+    ) -> Result<CpuGrant, Failure> {
         let wanted = usize::try_from(count).unwrap_or(usize::MAX);
         let is_free = |core: &&Core| core.cpus.iter().all(|cpu| !held.contains(cpu));
         let free: Vec<&Core> = self.cores.iter().filter(is_free).collect();
-        if let Some(cores) = self.lowest_fit(&free, wanted) {
+        if let Some(cores) = tightest_fit(&free, wanted, memory_fits).or_else(|| fit(&free, wanted)) {
             return Ok(CpuGrant {
                 cpu_ids: cores.iter().flat_map(|core| core.cpus.iter().copied()).collect(),
                 threads_per_core: common_thread_count(&cores),
+                node: self.common_node(&cores),
             });
         }
         let everything: Vec<&Core> = self.cores.iter().collect();
@@ -122,21 +167,12 @@ impl CpuPool {
                 self.threads_of_the_smallest_core()
             )));
         }
-        let free_cpus: usize = free.iter().map(|core| core.cpus.len()).sum();
+        let free_cpus = cpu_count(&free);
         Err(refusal(&format!(
             "Asked for {count} of the pool's {} CPUs, but only {free_cpus} are free: other enclaves hold the rest. \
              Terminate an enclave or ask for fewer CPUs.",
             self.size()
         )))
-    }
-
-    fn lowest_fit<'a>(&self, free: &[&'a Core], wanted: usize) -> Option<Vec<&'a Core>> {
-        let nodes: BTreeSet<u32> = self.cores.iter().map(|core| core.node).collect();
-        let on_one_node = nodes.iter().find_map(|node| {
-            let cores: Vec<&Core> = free.iter().copied().filter(|core| core.node == *node).collect();
-            fit(&cores, wanted)
-        });
-        on_one_node.or_else(|| fit(free, wanted))
     }
 
     fn choose_ids(&self, ids: &[u32], held: &BTreeSet<u32>) -> Result<CpuGrant, Failure> {
@@ -164,7 +200,15 @@ impl CpuPool {
         Ok(CpuGrant {
             cpu_ids: ids.to_vec(),
             threads_per_core: if side_by_side { threads } else { 1 },
+            node: self.common_node(&cores),
         })
+    }
+
+    /// The one node of all these cores, if the machine has several.
+    fn common_node(&self, cores: &[&Core]) -> Option<u32> {
+        let first = cores.first()?.node;
+        let common = self.several_nodes && cores.iter().all(|core| core.node == first);
+        common.then_some(first)
     }
 
     /// The index of the core that has this CPU.
@@ -181,10 +225,31 @@ impl CpuPool {
     }
 }
 
+/// The fit on the node with the fewest free CPUs; one where memory fits, too, before one where it does not.
+fn tightest_fit<'a>(
+    free: &[&'a Core],
+    wanted: usize,
+    memory_fits: impl Fn(u32) -> bool,
+) -> Option<Vec<&'a Core>> {
+    let nodes: BTreeSet<u32> = free.iter().map(|core| core.node).collect();
+    let fits = nodes.into_iter().filter_map(|node| {
+        let cores: Vec<&Core> = free.iter().copied().filter(|core| core.node == node).collect();
+        Some((
+            (!memory_fits(node), cpu_count(&cores), node),
+            fit(&cores, wanted)?,
+        ))
+    });
+    fits.min_by_key(|(order, _)| *order).map(|(_, cores)| cores)
+}
+
+fn cpu_count(cores: &[&Core]) -> usize {
+    cores.iter().map(|core| core.cpus.len()).sum()
+}
+
 /// Cores with exactly `wanted` CPUs in all: of each size the lowest, larger cores first, so that machines that mix
 /// cores with and without threads are used well. Thread counts are powers of two, for which taking the largest that
 /// still fits finds a solution whenever there is one.
-fn fit<'a>(cores: &[&'a Core], wanted: usize) -> Option<Vec<&'a Core>> {
+pub(crate) fn fit<'a>(cores: &[&'a Core], wanted: usize) -> Option<Vec<&'a Core>> {
     let mut candidates = cores.to_vec();
     candidates.sort_by_key(|core| Reverse(core.cpus.len()));
     let mut missing = wanted;

@@ -8,6 +8,7 @@
 
 pub mod cids;
 pub mod cpus;
+pub mod hugepages;
 pub mod memory;
 pub mod names;
 pub mod topology;
@@ -20,35 +21,46 @@ use std::path::{Path, PathBuf};
 use api::{ErrorCode, Failure, RunEnclave};
 use rustix::fs::{FileType, OFlags};
 
+use crate::allocator::pool::{Pool, PoolError, PoolLock};
+use crate::cpu_partition::{self, CpuPartitions};
 use crate::foreign::ForeignDescriptor;
 use crate::ids::{EnclaveId, InstanceId};
 use cpus::{CpuGrant, CpuPool};
-use memory::{GuestMemory, Hugepages, MemorySource};
+use hugepages::Hugepages;
+use memory::{GuestMemory, MemorySource};
 use topology::TopologyError;
 
 /// What the parent machine has to give.
 pub struct Machine {
     /// Prefix of every enclave id.
     pub instance: InstanceId,
-    /// The cores that enclaves may have.
+    /// The cores that enclaves may have, unless the allocator has set fewer apart.
     pub cpus: CpuPool,
     /// Where guest memory comes from.
     pub memory: Box<dyn MemorySource>,
+    /// How CPUs become exclusive.
+    pub partitions: CpuPartitions,
     /// The device of KVM.
     pub kvm: PathBuf,
 }
 
 impl Machine {
-    /// The machine this process runs on.
+    /// The machine this process runs on, for the daemon of this run directory.
     ///
     /// # Errors
     /// If the CPUs cannot be read from sysfs.
-    pub fn this_one() -> Result<Self, TopologyError> {
+    pub fn this_one(run_directory: &Path) -> Result<Self, TopologyError> {
         let cores = topology::read_cores(Path::new(topology::SYSFS))?;
+        let cpus = CpuPool::without_cpu_0(cores);
         Ok(Self {
             instance: InstanceId::read(Path::new(crate::ids::BOARD_ASSET_TAG)),
-            cpus: CpuPool::without_cpu_0(cores),
-            memory: Box::new(Hugepages::new(Path::new(memory::SYSFS))),
+            partitions: CpuPartitions::open(
+                Path::new(cpu_partition::CGROUP_ROOT),
+                run_directory,
+                &cpus.cpus(),
+            ),
+            cpus,
+            memory: Box::new(Hugepages::new(Path::new(hugepages::SYSFS))),
             kvm: PathBuf::from("/dev/kvm"),
         })
     }
@@ -98,13 +110,51 @@ impl Image {
     }
 }
 
+/// The CPUs that enclaves may have now.
+#[derive(Debug)]
+pub struct CurrentPool {
+    /// What the allocator has set apart, or the default.
+    pub cpus: CpuPool,
+    /// Keeps the allocator from changing the pool.
+    pub lock: PoolLock,
+}
+
+impl CurrentPool {
+    /// Reads the pool that the allocator has left in `run_directory`; without one it is all of `cores`.
+    ///
+    /// # Errors
+    /// E29 while the allocator is at work, E19 if the pool cannot be read.
+    pub fn take(cores: &CpuPool, run_directory: &Path) -> Result<Self, Failure> {
+        let refused = |error: PoolError| {
+            let code = match error {
+                PoolError::BeingChanged { .. } | PoolError::InUse { .. } => ErrorCode::IoctlFailure,
+                _ => ErrorCode::FileOperation,
+            };
+            Failure::caused_by(code, "The pool of enclaves cannot be used", &error)
+        };
+        let lock = PoolLock::shared(run_directory).map_err(refused)?;
+        let cpus = match Pool::read(run_directory).map_err(refused)? {
+            Some(pool) => {
+                cores.restricted_to(&pool.entries.iter().flat_map(|entry| entry.cpus.clone()).collect())
+            }
+            None => cores.clone(),
+        };
+        Ok(Self { cpus, lock })
+    }
+}
+
 /// Checks a request against the image and the whole pools, and opens KVM.
 ///
 /// # Errors
 /// E03, E20, E21, E22, E26, E19, in this order.
-pub fn check(request: &RunEnclave, image: &Image, machine: &Machine) -> Result<OwnedFd, Failure> {
+pub fn check(
+    request: &RunEnclave,
+    image: &Image,
+    machine: &Machine,
+    pool: &CpuPool,
+) -> Result<OwnedFd, Failure> {
     names::check(&request.enclave_name)?;
-    machine.cpus.check(&request.cpus)?;
+    pool.check(&request.cpus)?;
     memory::check_against_image(request.memory_mib, image.size)?;
     open_kvm(&machine.kvm)
 }
@@ -168,12 +218,17 @@ impl Grant {
 pub fn choose(
     request: &RunEnclave,
     machine: &Machine,
+    pool: &CpuPool,
     held: &impl Holdings,
     cids: &mut cids::CidSequence,
 ) -> Result<Grant, Failure> {
     memory::check_least(request.memory_mib)?;
-    let memory = machine.memory.allocate(request.memory_mib)?;
-    let cpus = machine.cpus.choose(&request.cpus, &held.cpus())?;
+    let fits = |node| machine.memory.fits(request.memory_mib, node);
+    // Memory lies where the CPUs are, so these are chosen first; but a lack of memory is told first, as on AWS.
+    let cpus = pool.choose(&request.cpus, &held.cpus(), fits);
+    let node = cpus.as_ref().ok().and_then(|cpus| cpus.node);
+    let memory = machine.memory.allocate(request.memory_mib, node)?;
+    let cpus = cpus?;
     let cid = cids.choose(request.enclave_cid, |cid| held.has_cid(cid))?;
     let mut id = EnclaveId::generate(&machine.instance);
     while held.has_id(&id) {
@@ -215,8 +270,15 @@ mod tests {
     struct NoMemory;
 
     impl MemorySource for NoMemory {
-        fn allocate(&self, _: u64) -> Result<Vec<GuestMemory>, Failure> {
+        fn allocate(&self, _: u64, _: Option<u32>) -> Result<Vec<GuestMemory>, Failure> {
             Err(Failure::new(ErrorCode::InsufficientMemoryAvailable, "none"))
+        }
+        fn pools(&self) -> Vec<api::PoolHugepages> {
+            Vec::new()
+        }
+
+        fn fits(&self, _: u64, _: u32) -> bool {
+            false
         }
     }
 
@@ -229,6 +291,7 @@ mod tests {
             instance: InstanceId::read(Path::new("/nonexistent")),
             cpus: CpuPool::without_cpu_0(cores.to_vec()),
             memory: Box::new(NoMemory),
+            partitions: CpuPartitions::none(),
             kvm: kvm.into(),
         }
     }
@@ -253,7 +316,7 @@ mod tests {
     fn errors_come_in_the_order_of_aws() {
         let image = image(100 << 20);
         let no_kvm = machine("/nonexistent/kvm");
-        let check = |request: &RunEnclave| check(request, &image, &no_kvm).unwrap_err().code;
+        let check = |request: &RunEnclave| check(request, &image, &no_kvm, &no_kvm.cpus).unwrap_err().code;
 
         assert_eq!(check(&request(1, 3)), ErrorCode::InsufficientCpus);
         assert_eq!(check(&request(1, 2)), ErrorCode::InsufficientMemoryRequested);
@@ -261,6 +324,7 @@ mod tests {
         let failure = choose(
             &request(400, 1),
             &no_kvm,
+            &no_kvm.cpus,
             &Nothing,
             &mut cids::CidSequence::default(),
         )
@@ -269,6 +333,7 @@ mod tests {
         let failure = choose(
             &request(63, 2),
             &no_kvm,
+            &no_kvm.cpus,
             &Nothing,
             &mut cids::CidSequence::default(),
         )
@@ -278,7 +343,8 @@ mod tests {
 
     #[test]
     fn a_missing_kvm_is_named_with_its_remedy() {
-        let failure = check(&request(64, 2), &image(1), &machine("/nonexistent/kvm")).unwrap_err();
+        let machine = machine("/nonexistent/kvm");
+        let failure = check(&request(64, 2), &image(1), &machine, &machine.cpus).unwrap_err();
 
         assert!(
             failure.message.contains("opening /nonexistent/kvm failed"),

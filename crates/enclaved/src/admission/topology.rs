@@ -90,7 +90,8 @@ fn read_nodes(sysfs: &Path) -> Result<Vec<(u32, BTreeSet<u32>)>, TopologyError> 
     Ok(nodes)
 }
 
-fn read_cpu_list(path: &Path) -> Result<BTreeSet<u32>, TopologyError> {
+/// The CPUs that a file of sysfs lists.
+pub(crate) fn read_cpu_list(path: &Path) -> Result<BTreeSet<u32>, TopologyError> {
     let content = std::fs::read_to_string(path).map_err(|source| TopologyError::Read {
         path: path.display().to_string(),
         source,
@@ -102,7 +103,7 @@ fn read_cpu_list(path: &Path) -> Result<BTreeSet<u32>, TopologyError> {
 }
 
 /// The CPUs of a list such as `0,2-5`; an empty text is an empty list.
-fn parse_cpu_list(text: &str) -> Option<BTreeSet<u32>> {
+pub(crate) fn parse_cpu_list(text: &str) -> Option<BTreeSet<u32>> {
     let mut cpus = BTreeSet::new();
     for range in text.split(',').filter(|_| !text.is_empty()) {
         let (first, last) = range.split_once('-').unwrap_or((range, range));

@@ -5,19 +5,24 @@
 //! byte on; one that falls behind by more than the ring skips, and is shown how much it missed. No watcher can slow
 //! the guest or another watcher.
 
+mod history;
 pub mod ring;
 
+use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use rustix::pipe::PipeFlags;
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::unix::pipe::Receiver;
 use tokio::sync::watch;
 
+use history::HistoryFile;
 use ring::Ring;
+
+use crate::run_directory::{CONSOLE_PIPE, EnclaveDirectory, RunDirectoryError};
 
 /// Bytes of history kept per console.
 pub const HISTORY: usize = 1 << 20;
@@ -31,6 +36,20 @@ const CHUNK: usize = 64 * 1024;
 /// How long a watcher may take over one chunk once the enclave has ended. While it runs there is no limit: a watcher
 /// that stands still costs nothing but its connection.
 const FAREWELL_TIME_LIMIT: Duration = Duration::from_secs(10);
+
+/// Where the history is, in the enclave's directory.
+const HISTORY_FILE: &str = "console.history";
+
+/// Why a console cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum ConsoleError {
+    /// Its pipe.
+    #[error(transparent)]
+    Pipe(#[from] RunDirectoryError),
+    /// Its history, or watching the pipe.
+    #[error("the console cannot be opened")]
+    Io(#[from] io::Error),
+}
 
 /// One console. Clones share it; it lives until the last watcher has seen its end.
 #[derive(Debug, Clone)]
@@ -51,26 +70,52 @@ struct State {
 }
 
 impl Console {
-    /// A console and the write end of its pipe, which never blocks and is for the VMM alone: the console ends when the
-    /// last copy of it is closed. Must be called on a Tokio runtime.
+    /// The console of a new enclave, and the end of its pipe for the VMM alone: the console ends when the last copy of that
+    /// is closed. Must be called on a Tokio runtime.
     ///
     /// # Errors
-    /// If the pipe cannot be made.
-    pub fn open() -> io::Result<(Self, OwnedFd)> {
-        let (read_end, write_end) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+    /// If the pipe or the history cannot be made.
+    pub fn create(directory: &EnclaveDirectory) -> Result<(Self, OwnedFd), ConsoleError> {
+        directory.create_pipe(CONSOLE_PIPE)?;
+        // First the end that reads, so that it never finds a pipe without a writer; then it cannot be opened too late.
+        let read_end = directory.pipe_reader(CONSOLE_PIPE)?;
+        let write_end = directory.pipe_writer(CONSOLE_PIPE)?;
         // Refused where pipe-max-size is lower; the default of 64 KiB works too, with less room for bursts.
         if let Err(error) = rustix::pipe::fcntl_setpipe_size(&write_end, PIPE_SIZE) {
             tracing::debug!(%error, "the console pipe keeps its default size");
         }
+        Ok((Self::start(directory, read_end)?, write_end))
+    }
+
+    /// The console of an enclave that an earlier daemon has started: its history, and what the pipe has kept since.
+    /// Must be called on a Tokio runtime.
+    ///
+    /// # Errors
+    /// If the pipe or the history is not there.
+    pub fn reopen(directory: &EnclaveDirectory) -> Result<Self, ConsoleError> {
+        Self::start(directory, directory.pipe_reader(CONSOLE_PIPE)?)
+    }
+
+    fn start(directory: &EnclaveDirectory, read_end: OwnedFd) -> Result<Self, ConsoleError> {
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(directory.path().join(HISTORY_FILE))?;
+        let history = HistoryFile::new(file);
+        let (kept, written) = history.load()?;
+        let ring = Ring::resume(HISTORY, &kept, written);
         let console = Self(Arc::new(Shared {
-            ring: Mutex::new(Ring::new(HISTORY)),
+            ring: Mutex::new(ring),
             state: watch::Sender::new(State {
-                written: 0,
+                written,
                 ended: false,
             }),
         }));
-        tokio::spawn(console.clone().fill(Receiver::from_owned_fd(read_end)?));
-        Ok((console, write_end))
+        tokio::spawn(console.clone().fill(Receiver::from_owned_fd(read_end)?, history));
+        Ok(console)
     }
 
     /// The newest bytes, at most `limit`.
@@ -124,8 +169,8 @@ impl Console {
         }
     }
 
-    /// Moves bytes from the pipe into the ring until every writer is gone.
-    async fn fill(self, mut pipe: Receiver) {
+    /// Moves bytes from the pipe into the ring and the history until every writer is gone.
+    async fn fill(self, mut pipe: Receiver, history: HistoryFile) {
         let mut buffer = vec![0; CHUNK];
         loop {
             let bytes = match pipe.read(&mut buffer).await {
@@ -140,6 +185,10 @@ impl Console {
                 ring.push(bytes);
                 ring.written()
             });
+            // The console works without; only the next daemon would miss it.
+            if let Err(error) = history.append(bytes, written) {
+                tracing::debug!(%error, "a console's history cannot be written");
+            }
             self.0.state.send_modify(|state| state.written = written);
         }
         self.0.state.send_modify(|state| state.ended = true);

@@ -36,6 +36,14 @@ impl Ring {
         }
     }
 
+    /// A ring as it was when `written` bytes had been written, of which `kept` are the last.
+    pub fn resume(capacity: usize, kept: &[u8], written: u64) -> Self {
+        let mut ring = Self::new(capacity);
+        ring.push(kept);
+        ring.written = written;
+        ring
+    }
+
     /// Appends `bytes`; the oldest bytes beyond the capacity are dropped.
     pub fn push(&mut self, bytes: &[u8]) {
         self.written += to_u64(bytes.len());

@@ -1,4 +1,5 @@
 use super::*;
+use crate::run_directory::RunDirectory;
 use std::fs::File;
 use std::io::Write;
 use tokio::io::DuplexStream;
@@ -14,9 +15,52 @@ async fn write_all(pipe: &mut File, mut bytes: &[u8]) {
     }
 }
 
+/// The directory of one enclave in a run directory of its own.
+fn directory() -> (tempfile::TempDir, EnclaveDirectory) {
+    let parent = tempfile::tempdir().unwrap();
+    let run_directory = RunDirectory::open(parent.path(), None).unwrap();
+    let directory = run_directory
+        .create_enclave(&"i-0-enc1".parse().unwrap())
+        .unwrap();
+    (parent, directory)
+}
+
+/// A console whose directory is gone already: it has all of it open.
 fn open() -> (Console, File) {
-    let (console, write_end) = Console::open().unwrap();
+    let (_parent, directory) = directory();
+    let (console, write_end) = Console::create(&directory).unwrap();
     (console, File::from(write_end))
+}
+
+/// Two daemons, one after the other, as two runtimes.
+#[test]
+fn the_next_daemon_has_the_history_and_what_was_printed_while_there_was_none() {
+    let (_parent, directory) = directory();
+    let runtime = || {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+    };
+    let first = runtime();
+    let mut guest = first.block_on(async {
+        let (console, write_end) = Console::create(&directory).unwrap();
+        let mut guest = File::from(write_end);
+        write_all(&mut guest, b"before, ").await;
+        arrived(&console, 8).await;
+        guest
+    });
+    drop(first);
+
+    guest.write_all(b"between, ").unwrap();
+
+    runtime().block_on(async {
+        let console = Console::reopen(&directory).unwrap();
+        write_all(&mut guest, b"after").await;
+        drop(guest);
+        console.ended().await;
+        assert_eq!(everything_shown(&console).await, b"before, between, after");
+    });
 }
 
 async fn arrived(console: &Console, total: usize) {

@@ -13,12 +13,21 @@ use crate::ids::InstanceId;
 struct Files;
 
 impl MemorySource for Files {
-    fn allocate(&self, mib: u64) -> Result<Vec<GuestMemory>, Failure> {
+    fn pools(&self) -> Vec<api::PoolHugepages> {
+        Vec::new()
+    }
+
+    fn fits(&self, _: u64, _: u32) -> bool {
+        true
+    }
+
+    fn allocate(&self, mib: u64, node: Option<u32>) -> Result<Vec<GuestMemory>, Failure> {
         Ok(vec![GuestMemory {
             file: tempfile::tempfile().unwrap().into(),
             layout: MemoryFile {
                 size: mib << 20,
                 page_size: 2 << 20,
+                node,
             },
         }])
     }
@@ -34,6 +43,7 @@ fn machine(cores: u32) -> Machine {
         instance: InstanceId::read(Path::new("/nonexistent")),
         cpus: CpuPool::without_cpu_0(cores.collect()),
         memory: Box::new(Files),
+        partitions: crate::cpu_partition::CpuPartitions::none(),
         kvm: "/dev/null".into(),
     }
 }
@@ -57,10 +67,10 @@ fn a_dropped_lease_gives_back_cpus_cid_and_name() {
         ..request(2)
     };
 
-    let (lease, first) = registry.admit(&wanted, &machine).unwrap();
-    assert!(registry.admit(&request(2), &machine).is_err());
+    let (lease, first) = registry.admit(&wanted, &machine, &machine.cpus).unwrap();
+    assert!(registry.admit(&request(2), &machine, &machine.cpus).is_err());
     drop(lease);
-    let (_lease, second) = registry.admit(&wanted, &machine).unwrap();
+    let (_lease, second) = registry.admit(&wanted, &machine, &machine.cpus).unwrap();
 
     assert_eq!(
         (first.name, first.cid, &first.cpus),
@@ -74,9 +84,9 @@ fn a_refused_request_takes_nothing() {
     let registry = Registry::default();
     let machine = machine(2);
 
-    assert!(registry.admit(&request(1), &machine).is_err());
+    assert!(registry.admit(&request(1), &machine, &machine.cpus).is_err());
 
-    let (_lease, grant) = registry.admit(&request(2), &machine).unwrap();
+    let (_lease, grant) = registry.admit(&request(2), &machine, &machine.cpus).unwrap();
     assert_eq!((grant.name.as_str(), grant.cid), ("name", 16));
 }
 
@@ -85,7 +95,7 @@ fn requests_from_many_threads_never_share_anything() {
     let registry = Registry::default();
     let machine = machine(33);
     let grants: Vec<(Lease, Grant)> = std::thread::scope(|scope| {
-        let admit = || registry.admit(&request(2), &machine).unwrap();
+        let admit = || registry.admit(&request(2), &machine, &machine.cpus).unwrap();
         let threads: Vec<_> = (0..32).map(|_| scope.spawn(admit)).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
@@ -99,7 +109,10 @@ fn requests_from_many_threads_never_share_anything() {
     let ids: BTreeSet<String> = grants.iter().map(|(_, grant)| grant.id.to_string()).collect();
     assert_eq!((cpus.len(), cids.len(), names.len(), ids.len()), (64, 32, 32, 32));
     assert_eq!(
-        registry.admit(&request(2), &machine).unwrap_err().code,
+        registry
+            .admit(&request(2), &machine, &machine.cpus)
+            .unwrap_err()
+            .code,
         ErrorCode::IoctlFailure
     );
 }
@@ -108,7 +121,7 @@ fn requests_from_many_threads_never_share_anything() {
 fn booting_enclaves_are_not_seen_and_cannot_be_named_but_shut_down_with_the_rest() {
     let registry = Registry::default();
     let machine = machine(3);
-    let (booting, _) = registry.admit(&request(2), &machine).unwrap();
+    let (booting, _) = registry.admit(&request(2), &machine, &machine.cpus).unwrap();
 
     assert_eq!(registry.describe(), []);
     assert!(registry.terminate(&Selector::All).unwrap().is_empty());
@@ -119,16 +132,18 @@ fn booting_enclaves_are_not_seen_and_cannot_be_named_but_shut_down_with_the_rest
     );
     assert_eq!(*booting.end_requests().borrow(), None);
 
-    assert_eq!(registry.shut_down().len(), 1);
+    assert_eq!(registry.shut_down(true).len(), 1);
     assert_eq!(*booting.end_requests().borrow(), Some(EndRequest::Shutdown));
-    let late = registry.admit(&request(2), &machine).unwrap_err();
+    let late = registry.admit(&request(2), &machine, &machine.cpus).unwrap_err();
     assert_eq!(late.code, ErrorCode::ProcessConnectionFailure);
 }
 
 #[tokio::test]
 async fn an_ending_is_over_when_the_lease_is_dropped_for_everyone_who_waits() {
     let registry = Registry::default();
-    let (lease, grant) = registry.admit(&request(2), &machine(2)).unwrap();
+    let (lease, grant) = registry
+        .admit(&request(2), &machine(2), &machine(2).cpus)
+        .unwrap();
     lease.set_process(7);
     lease.set_measurements(Measurements {
         hash_algorithm: Measurements::HASH_ALGORITHM.into(),

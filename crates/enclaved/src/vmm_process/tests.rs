@@ -24,31 +24,37 @@ fn launch(directory: &Path) -> Launch {
                 MemoryFile {
                     size: 64 << 20,
                     page_size: 2 << 20,
+                    node: None,
                 };
                 2
             ],
             debug_mode: true,
+            isolated: false,
         },
         descriptors: Descriptors {
             kvm: numbered(0),
             eif: numbered(1).into(),
             vsock: numbered(2),
             directory: numbered(3),
-            memory: vec![numbered(4), numbered(5)],
-            console: Some(numbered(6)),
+            outcome: numbered(4),
+            log: rustix::pipe::pipe().unwrap().1,
+            memory: vec![numbered(5), numbered(6)],
+            console: Some(numbered(7)),
+            vcpu_group: None,
         },
         directory: directory.to_owned(),
+        process_list: None,
     }
 }
 
-#[test]
-fn the_specification_and_its_descriptors_arrive_in_one_packet_in_the_documented_order() {
+#[tokio::test]
+async fn the_specification_and_its_descriptors_arrive_in_one_packet_in_the_documented_order() {
     let directory = tempfile::tempdir().unwrap();
     let launch = launch(directory.path());
     let spec = launch.spec.clone();
-    let (ours, theirs) = control_pair().unwrap();
+    let (process, theirs) = sleeper();
 
-    send(ours.as_fd(), &launch).unwrap();
+    process.send_launch(&launch).unwrap();
 
     let mut packet = vec![0; MAX_MESSAGE];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(16))];
@@ -71,17 +77,13 @@ fn the_specification_and_its_descriptors_arrive_in_one_packet_in_the_documented_
             number[0]
         })
         .collect();
-    assert_eq!(numbers, [0, 1, 2, 3, 4, 5, 6]);
+    assert_eq!(numbers, [0, 1, 2, 3, 4, 5, 6, 7]);
 }
 
 /// A process that only sleeps, and the VMM's end of its control socket.
 fn sleeper() -> (VmmProcess, OwnedFd) {
     let (ours, theirs) = control_pair().unwrap();
-    let child = Command::new("sleep")
-        .arg("1000")
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap();
+    let child = Command::new("sleep").arg("1000").spawn().unwrap();
     (VmmProcess::watch(child, ours).unwrap(), theirs)
 }
 
@@ -144,20 +146,86 @@ async fn waiting_for_an_event_can_be_given_up_without_losing_one() {
 }
 
 #[tokio::test]
-async fn a_process_is_launched_noted_killed_and_reaped() {
+async fn a_process_is_launched_killed_and_reaped() {
     let directory = tempfile::tempdir().unwrap();
     let launcher = VmmLauncher::new("/bin/cat".into());
 
     let mut process = launcher.launch(launch(directory.path())).unwrap();
 
-    let note = std::fs::read_to_string(directory.path().join("vmm.process")).unwrap();
-    assert!(note.starts_with(&format!("{} ", process.process_id())), "{note}");
+    let identity = process.identity().clone();
+    assert!(identity.open().is_some());
     process.kill();
     assert_eq!(process.wait().await.to_string(), "signal: 9 (SIGKILL)");
     process.kill();
     assert_eq!(process.wait().await.to_string(), "signal: 9 (SIGKILL)");
     assert_eq!(process.next_event().await, Said::Closed);
-    assert!(!Path::new(&format!("/proc/{}", process.process_id())).exists());
+    assert!(identity.open().is_none());
+}
+
+/// Whether the process of this identity ends soon; it is nobody's to wait for, or the runtime's.
+async fn ends(identity: &ProcessIdentity) -> bool {
+    for _ in 0..1000 {
+        if identity.open().is_none() {
+            return true;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    false
+}
+
+#[tokio::test]
+async fn a_process_goes_with_its_owner_unless_it_is_left() {
+    let (dropped, _theirs) = sleeper();
+    let (left, _theirs) = sleeper();
+    let (gone, goes_on) = (dropped.identity().clone(), left.identity().clone());
+
+    drop(dropped);
+    left.leave();
+
+    assert!(ends(&gone).await);
+    assert!(goes_on.open().is_some());
+    rustix::process::pidfd_send_signal(goes_on.open().unwrap(), Signal::KILL).unwrap();
+}
+
+#[tokio::test]
+async fn a_process_of_an_earlier_daemon_is_watched_killed_and_its_last_event_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+    let identity = ProcessIdentity::of(child.id()).unwrap();
+    let launcher = VmmLauncher::new("/bin/cat".into());
+    let mut process = launcher.take_over(&identity, directory.path(), true).unwrap();
+    tokio::select! {
+        biased;
+        _ = process.next_event() => panic!("nothing was said"),
+        () = tokio::task::yield_now() => {}
+    }
+
+    let last = Event::Exited(ExitReason::TripleFault);
+    std::fs::write(directory.path().join(OUTCOME), serde_json::to_vec(&last).unwrap()).unwrap();
+    process.kill();
+
+    assert_eq!(process.next_event().await, Said::Event(last));
+    assert_eq!(process.next_event().await, Said::Closed);
+    assert!(process.wait().await.to_string().contains("earlier daemon"));
+    assert!(!child.wait().unwrap().success());
+}
+
+#[tokio::test]
+async fn one_that_has_ended_before_it_could_be_taken_over_still_has_its_last_event() {
+    let directory = tempfile::tempdir().unwrap();
+    let identity = ProcessIdentity::of(std::process::id()).unwrap();
+    let launcher = VmmLauncher::new("/bin/cat".into());
+    std::fs::write(directory.path().join(OUTCOME), "nonsense").unwrap();
+
+    let mut process = launcher.take_over(&identity, directory.path(), false).unwrap();
+
+    // It must not be this process that is ended.
+    process.kill();
+    process.wait().await;
+    assert!(matches!(process.next_event().await, Said::Nonsense(_)));
+    std::fs::remove_file(directory.path().join(OUTCOME)).unwrap();
+    let mut process = launcher.take_over(&identity, directory.path(), false).unwrap();
+    assert_eq!(process.next_event().await, Said::Closed);
 }
 
 #[tokio::test]
@@ -181,18 +249,4 @@ async fn a_vmm_that_ends_at_once_or_is_not_there_is_reported() {
         "{}",
         failure.message
     );
-}
-
-#[tokio::test]
-async fn a_vmm_that_could_not_be_found_again_is_not_run() {
-    let directory = tempfile::tempdir().unwrap();
-    std::fs::create_dir(directory.path().join("vmm.process")).unwrap();
-
-    let failure = VmmLauncher::new("/bin/cat".into())
-        .launch(launch(directory.path()))
-        .unwrap_err();
-
-    assert_eq!(failure.code, ErrorCode::FileOperation);
-    let place = directory.path().to_str().unwrap();
-    assert!(failure.message.contains(place), "{}", failure.message);
 }

@@ -11,4 +11,5 @@ mod common;
 mod consoles;
 mod lifecycle;
 mod protocol;
+mod restart;
 mod support;

@@ -3,8 +3,9 @@
 //! Each launch arrives at the test as a [`Guest`], which the test then makes speak, beat or die. Memory is an end of
 //! a pipe, so that a test can see when the last copy of it is closed.
 
+use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{IoSlice, Read, Write};
+use std::io::{self, IoSlice, Read, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -22,8 +23,11 @@ use enclaved::admission::cpus::CpuPool;
 use enclaved::admission::memory::{GuestMemory, MemorySource};
 use enclaved::admission::topology::Core;
 use enclaved::config::Limits;
+use enclaved::cpu_partition::CpuPartitions;
+use enclaved::daemon::Stop;
 use enclaved::ids::InstanceId;
 use enclaved::launcher::{Descriptors, Instance, Launch, Launcher, ProcessEnd, Said};
+use enclaved::process_identity::ProcessIdentity;
 use enclaved::{Config, Daemon};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -51,7 +55,8 @@ pub(crate) struct Parent {
     directory: tempfile::TempDir,
     memory: Arc<Mutex<Vec<OwnedFd>>>,
     guests: mpsc::UnboundedReceiver<Guest>,
-    stop: oneshot::Sender<()>,
+    launcher: ScriptedLauncher,
+    stop: oneshot::Sender<Stop>,
     daemon: JoinHandle<()>,
 }
 
@@ -62,38 +67,32 @@ impl Parent {
 
     pub(crate) fn start_with(adjust: impl FnOnce(&mut Config)) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let mut config = Config {
-            run_directory: directory.path().to_owned(),
-            socket_group: "no such group".into(),
-            group_file: "/nonexistent".into(),
-            heartbeat_timeout: None,
-            limits: Limits::default(),
-        };
+        let mut config = config(directory.path());
         adjust(&mut config);
         let memory = Arc::new(Mutex::new(Vec::new()));
-        let cores = [(0, [0, 4]), (0, [1, 5]), (1, [2, 6]), (1, [3, 7])].map(|(node, cpus)| Core {
-            node,
-            cpus: cpus.to_vec(),
-        });
-        let machine = Machine {
-            instance: InstanceId::read(Path::new("/nonexistent")),
-            cpus: CpuPool::without_cpu_0(cores.to_vec()),
-            memory: Box::new(PipeMemory(Arc::clone(&memory))),
-            kvm: "/dev/null".into(),
-        };
         let (launches, guests) = mpsc::unbounded_channel();
-        let daemon = Daemon::build(&config, machine, ScriptedLauncher(launches), None).unwrap();
-        let (stop, stopped) = oneshot::channel();
-        let daemon = tokio::spawn(daemon.run(async {
-            let _ = stopped.await;
-        }));
+        let launcher = ScriptedLauncher {
+            launches,
+            orphans: Arc::default(),
+        };
+        let (stop, daemon) = start(&config, &memory, &launcher);
         Self {
             directory,
             memory,
             guests,
+            launcher,
             stop,
             daemon,
         }
+    }
+
+    /// Stops the daemon so that its enclaves go on, and starts the next one.
+    pub(crate) async fn restart(self) -> Self {
+        self.stop.send(Stop::Leave).unwrap();
+        soon(self.daemon).await.unwrap();
+        let config = config(self.directory.path());
+        let (stop, daemon) = start(&config, &self.memory, &self.launcher);
+        Self { stop, daemon, ..self }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -134,15 +133,17 @@ impl Parent {
         }
     }
 
+    /// The directories in the run directory: one for each enclave.
+    pub(crate) fn enclave_directories(&self) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(self.path()).unwrap();
+        let paths = entries.map(|entry| entry.unwrap().path());
+        paths.filter(|path| path.is_dir()).collect()
+    }
+
     /// Fails unless everything is given back: no directory, no memory, and the whole pool can be had again.
     pub(crate) async fn assert_nothing_is_held(&mut self) {
         assert_eq!(self.describe().await, []);
-        let left: Vec<PathBuf> = std::fs::read_dir(self.path())
-            .unwrap()
-            .map(|entry| entry.unwrap().path())
-            .filter(|path| path.is_dir())
-            .collect();
-        assert_eq!(left, Vec::<PathBuf>::new());
+        assert_eq!(self.enclave_directories(), Vec::<PathBuf>::new());
         assert!(
             self.memory.lock().unwrap().iter().all(is_closed_elsewhere),
             "memory is still open"
@@ -155,19 +156,60 @@ impl Parent {
         client.failure().await;
     }
 
-    /// Stops the daemon as a signal would, and waits until it has gone.
+    /// Stops the daemon and its enclaves, and waits until it has gone.
     pub(crate) async fn stop(self) -> tempfile::TempDir {
-        self.stop.send(()).unwrap();
+        self.stop.send(Stop::EndEnclaves).unwrap();
         soon(self.daemon).await.unwrap();
         self.directory
     }
+}
+
+fn config(run_directory: &Path) -> Config {
+    Config {
+        run_directory: run_directory.to_owned(),
+        socket_group: "no such group".into(),
+        group_file: "/nonexistent".into(),
+        heartbeat_timeout: None,
+        limits: Limits::default(),
+    }
+}
+
+/// A daemon, and what stops it.
+fn start(
+    config: &Config,
+    memory: &Arc<Mutex<Vec<OwnedFd>>>,
+    launcher: &ScriptedLauncher,
+) -> (oneshot::Sender<Stop>, JoinHandle<()>) {
+    let cores = [(0, [0, 4]), (0, [1, 5]), (1, [2, 6]), (1, [3, 7])].map(|(node, cpus)| Core {
+        node,
+        cpus: cpus.to_vec(),
+    });
+    let machine = Machine {
+        instance: InstanceId::read(Path::new("/nonexistent")),
+        cpus: CpuPool::without_cpu_0(cores.to_vec()),
+        memory: Box::new(PipeMemory(Arc::clone(memory))),
+        partitions: CpuPartitions::none(),
+        kvm: "/dev/null".into(),
+    };
+    let daemon = Daemon::build(config, machine, launcher.clone(), None).unwrap();
+    let (stop, stopped) = oneshot::channel();
+    let daemon = tokio::spawn(daemon.run(async { stopped.await.unwrap_or(Stop::EndEnclaves) }));
+    (stop, daemon)
 }
 
 /// Gives out write ends of pipes and keeps the read ends.
 struct PipeMemory(Arc<Mutex<Vec<OwnedFd>>>);
 
 impl MemorySource for PipeMemory {
-    fn allocate(&self, mib: u64) -> Result<Vec<GuestMemory>, Failure> {
+    fn pools(&self) -> Vec<api::PoolHugepages> {
+        Vec::new()
+    }
+
+    fn fits(&self, _: u64, _: u32) -> bool {
+        true
+    }
+
+    fn allocate(&self, mib: u64, node: Option<u32>) -> Result<Vec<GuestMemory>, Failure> {
         if mib > 4096 {
             return Err(Failure::new(
                 ErrorCode::InsufficientMemoryAvailable,
@@ -181,6 +223,7 @@ impl MemorySource for PipeMemory {
             layout: MemoryFile {
                 size: mib << 20,
                 page_size: 2 << 20,
+                node,
             },
         }])
     }
@@ -197,7 +240,12 @@ fn is_closed_elsewhere(read_end: &OwnedFd) -> bool {
     state[0].revents().contains(PollFlags::HUP)
 }
 
-struct ScriptedLauncher(mpsc::UnboundedSender<Guest>);
+#[derive(Clone)]
+struct ScriptedLauncher {
+    launches: mpsc::UnboundedSender<Guest>,
+    /// Instances that a daemon has left, by their directory.
+    orphans: Arc<Mutex<BTreeMap<PathBuf, ScriptedInstance>>>,
+}
 
 impl Launcher for ScriptedLauncher {
     type Instance = ScriptedInstance;
@@ -210,27 +258,62 @@ impl Launcher for ScriptedLauncher {
         let (process, end) = watch::channel(None);
         let guest = Guest {
             spec: launch.spec,
-            directory: launch.directory,
+            directory: launch.directory.clone(),
             descriptors: Some(launch.descriptors),
             says: Some(says),
             process: process.clone(),
         };
-        self.0
+        self.launches
             .send(guest)
             .map_err(|_| Failure::new(ErrorCode::ProcessSpawn, "the test is over"))?;
-        Ok(ScriptedInstance { said, process, end })
+        Ok(ScriptedInstance {
+            said,
+            process,
+            end,
+            identity: ProcessIdentity::of(std::process::id()).unwrap(),
+            directory: launch.directory,
+            outlives: false,
+            orphans: Arc::clone(&self.orphans),
+        })
+    }
+
+    fn take_over(
+        &self,
+        vmm: &ProcessIdentity,
+        directory: &Path,
+        lives: bool,
+    ) -> io::Result<ScriptedInstance> {
+        assert!(lives);
+        let instance = self.orphans.lock().unwrap().remove(directory).unwrap();
+        assert_eq!(*vmm, instance.identity);
+        Ok(instance)
     }
 }
 
 struct ScriptedInstance {
+    /// That of the tests' process, so that a daemon finds it alive.
+    identity: ProcessIdentity,
+    directory: PathBuf,
+    outlives: bool,
+    orphans: Arc<Mutex<BTreeMap<PathBuf, ScriptedInstance>>>,
     said: mpsc::UnboundedReceiver<Said>,
     process: watch::Sender<Option<String>>,
     end: watch::Receiver<Option<String>>,
 }
 
 impl Instance for ScriptedInstance {
-    fn process_id(&self) -> u32 {
-        4711
+    fn identity(&self) -> &ProcessIdentity {
+        &self.identity
+    }
+
+    fn outlive(&mut self) {
+        self.outlives = true;
+    }
+
+    fn leave(self) {
+        assert!(self.outlives, "it would end with the daemon");
+        let orphans = Arc::clone(&self.orphans);
+        orphans.lock().unwrap().insert(self.directory.clone(), self);
     }
 
     async fn next_event(&mut self) -> Said {

@@ -19,7 +19,7 @@
 //! * Names of one file (hard links) are entries with the same inode number and a link count of at least 2. The
 //!   contents may be with any of them; like the kernel's own `usr/gen_init_cpio.c` this writer puts them with the last.
 //! * Symbolic links cannot be hard links of one another.
-//! * There is no field for extended attributes.
+//! * There is no field for extended attributes, and the kernel sets none.
 //!
 //! Whatever the kernel would drop silently is an [`Error`] here.
 //!

@@ -3,9 +3,10 @@
 //! | source | recognised by | module |
 //! |---|---|---|
 //! | OCI image layout, directory or tar | `oci-layout` or `index.json` | `oci` |
-//! | archive of `docker save` | `manifest.json` | `docker` |
-//! | root file system | any other directory | `rootfs` |
+//! | archive of `docker save`, unpacked or not | `manifest.json` | `docker` |
+//! | root file system | any other directory, or `rootfs/` beside `cmd` | `rootfs` |
 //!
+//! A root file system that has a file of one of these names at its top must therefore be given as `rootfs/` beside `cmd`.
 //! Recent versions of `docker save` write archives that are both; they are read as OCI layouts. Tar archives may be
 //! compressed with gzip or zstd. Image files are read where they are, also within an archive (`container`).
 
@@ -37,7 +38,7 @@ pub struct Source {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    LayoutDirectory,
+    ImageDirectory,
     Archive,
     RootFilesystem,
 }
@@ -53,8 +54,8 @@ impl Source {
         let (path, reference) = split_reference(text).ok_or_else(|| ImageError::NotFound(text.into()))?;
         let kind = if !path.is_dir() {
             Kind::Archive
-        } else if path.join("oci-layout").is_file() {
-            Kind::LayoutDirectory
+        } else if is_image_directory(&path) {
+            Kind::ImageDirectory
         } else {
             Kind::RootFilesystem
         };
@@ -112,7 +113,7 @@ impl Source {
     /// Reads what describes a container image. Not for root file systems.
     pub(crate) fn load(&self, workspace: &mut Workspace<'_>) -> Result<ContainerImage, ImageError> {
         let container = match self.kind {
-            Kind::LayoutDirectory => Container::directory(&self.path),
+            Kind::ImageDirectory => Container::directory(&self.path),
             _ => Container::archive(&self.path, workspace)?,
         };
         if container.has("index.json") {
@@ -143,6 +144,12 @@ impl ContainerImage {
             Err(ImageError::LayerCount { layers, diff_ids })
         }
     }
+}
+
+/// Whether a directory is an OCI layout, also one whose marker `oci-layout` was lost, or an unpacked `docker save` archive.
+fn is_image_directory(path: &Path) -> bool {
+    let has = |name: &str| path.join(name).is_file();
+    has("oci-layout") || !rootfs::has_aws_shape(path) && (has("index.json") || has("manifest.json"))
 }
 
 /// Splits at the rightmost colon before which there is an existing path; not at all if the whole is one.

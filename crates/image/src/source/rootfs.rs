@@ -3,8 +3,9 @@
 //! Two shapes are understood: a directory that *is* the root file system, and the shape of AWS's second ramdisk, where it
 //! is in `rootfs/` beside the files `cmd` and `env` (and `workdir` and `user`, which are ours), one item per line.
 //!
-//! Names, owners, modes, links and device nodes are taken over. Times are not: a checkout or a copy has other times each
-//! day, and the same files must give the same enclave. Sockets are left out, as by tar: nobody listens at them any more.
+//! Names, owners, modes, links, device nodes and extended attributes are taken over. Times are not: a checkout or a copy
+//! has other times each day, and the same files must give the same enclave. Sockets are left out, as by tar: nobody
+//! listens at them any more.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -29,9 +30,14 @@ const XATTR_LIMIT: usize = 64 << 10;
 /// Longest start file: no argument list of Linux is longer.
 const START_FILE_LIMIT: u64 = 2 << 20;
 
+/// Whether the root file system is in `rootfs/`, beside `cmd`.
+pub(super) fn has_aws_shape(path: &Path) -> bool {
+    path.join("rootfs").is_dir() && path.join("cmd").is_file()
+}
+
 /// Reads the names and attributes of a directory. Every file gets the modification time `mtime`.
 pub(crate) fn read(path: &Path, mtime: u32, metadata_limit: u64) -> Result<(Tree, Execution), ImageError> {
-    let has_aws_shape = path.join("rootfs").is_dir() && path.join("cmd").is_file();
+    let has_aws_shape = has_aws_shape(path);
     let root = if has_aws_shape {
         path.join("rootfs")
     } else {
@@ -135,6 +141,11 @@ impl Scan {
 
     /// Takes over one file. `name` is relative to the root.
     fn add(&mut self, name: &Path, metadata: &Metadata) -> Result<(), ImageError> {
+        let file_type = metadata.file_type();
+        if file_type.is_socket() {
+            // It has no first name in the tree that a second one could be linked to.
+            return Ok(());
+        }
         let path = self.root.join(name);
         let entry_error = |source: TreeError| ImageError::Entry {
             path: path.clone(),
@@ -152,7 +163,6 @@ impl Scan {
             path: path.clone(),
             source,
         };
-        let file_type = metadata.file_type();
         let (major, minor) = (
             rustix::fs::major(metadata.rdev()),
             rustix::fs::minor(metadata.rdev()),

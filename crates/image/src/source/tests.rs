@@ -39,6 +39,28 @@ fn a_path_may_be_followed_by_a_reference() {
 }
 
 #[test]
+fn a_directory_with_the_files_of_an_image_is_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let is_image = |source: &str| {
+        !Source::detect(directory.path().join(source))
+            .unwrap()
+            .is_root_filesystem()
+    };
+    for marker in ["oci-layout", "index.json", "manifest.json"] {
+        std::fs::create_dir(directory.path().join(marker)).unwrap();
+        assert!(!is_image(marker));
+        std::fs::write(directory.path().join(marker).join(marker), "{}").unwrap();
+        assert!(is_image(marker));
+    }
+    // The shape of AWS's second ramdisk, with a file that means nothing there.
+    std::fs::create_dir_all(directory.path().join("aws/rootfs")).unwrap();
+    for name in ["cmd", "manifest.json"] {
+        std::fs::write(directory.path().join("aws").join(name), "").unwrap();
+    }
+    assert!(!is_image("aws"));
+}
+
+#[test]
 fn the_default_name_is_the_reference_or_the_file() {
     let source = |path: &str, reference: Option<&str>| Source {
         path: path.into(),

@@ -171,6 +171,7 @@ pub(crate) fn write_root(directory: &Path) {
     std::os::unix::fs::symlink("/sbin/init", directory.join("link")).unwrap();
     std::os::unix::fs::chown(directory.join("sbin/init"), Some(5), Some(6)).unwrap();
     drop(std::os::unix::net::UnixListener::bind(directory.join("socket")).unwrap());
+    fs::hard_link(directory.join("socket"), directory.join("second-socket")).unwrap();
     assert!(
         Command::new("mknod")
             .arg(directory.join("zero"))

@@ -61,6 +61,48 @@ fn an_image_becomes_the_ramdisks_that_aws_makes() {
 }
 
 #[test]
+fn extended_attributes_are_in_a_file_of_their_own() {
+    let bench = Bench::new();
+    let xattrs = Extra {
+        pax: &[
+            ("SCHILY.xattr.user.note", b"two words"),
+            ("SCHILY.xattr.security.capability", b"\x01\0\0\x02"),
+        ],
+        ..Extra::mode(0o755)
+    };
+    let layer = TarWriter::new().entry("bin/ping", b'0', b"", b"", xattrs);
+    let layer = layer.hard_link("usr/bin/ping", "bin/ping").finish();
+    write_directory(&Image::new(vec![layer]).layout(), &bench.path("layout"));
+    write_root(&bench.path("root"));
+    let set = |name: &str, value: &[u8]| {
+        let file = bench.path("root/sbin/init");
+        rustix::fs::setxattr(file, name, value, rustix::fs::XattrFlags::empty()).unwrap();
+    };
+    let without = bench.build("root").unwrap();
+    assert!(!without.unpack(1).path().join("xattrs").exists());
+    set("user.second", b"");
+    set("user.first", b"x");
+
+    for (source, expected) in [
+        (
+            "layout",
+            "/bin/ping security.capability \\x01\\x00\\x00\\x02\n/bin/ping user.note two\\x20words\n",
+        ),
+        ("root", "/sbin/init user.first x\n/sbin/init user.second \n"),
+    ] {
+        let built = bench.build(source).unwrap();
+        assert_eq!(built.report.warnings, []);
+        let listed = fs::read_to_string(built.unpack(1).path().join("xattrs")).unwrap();
+        assert_eq!(listed, expected);
+        assert!(
+            built.report.measurements != without.report.measurements,
+            "they are measured"
+        );
+        assert!(built.eif == bench.build(source).unwrap().eif);
+    }
+}
+
+#[test]
 fn the_eif_holds_kernel_command_line_and_metadata() {
     let bench = Bench::new();
     let image = sample();

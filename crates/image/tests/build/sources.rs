@@ -33,6 +33,10 @@ fn every_form_of_an_image_gives_the_same_bytes() {
         };
         write_directory(&image.layout(), &bench.path(name));
     }
+    write_directory(&image.docker_save(), &bench.path("docker"));
+    let mut unmarked = image.layout();
+    unmarked.retain(|(name, _)| name != "oci-layout");
+    write_directory(&unmarked, &bench.path("unmarked"));
     bench.file("oci.tar", &archive(&image.layout()));
     bench.file("oci.tar.gz", &gzip(&archive(&image.layout())));
     bench.file(
@@ -48,6 +52,8 @@ fn every_form_of_an_image_gives_the_same_bytes() {
     let others = [
         "none",
         "zstd",
+        "docker",
+        "unmarked",
         "oci.tar",
         "oci.tar.gz",
         "oci.tar.zst",

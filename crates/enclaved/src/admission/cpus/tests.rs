@@ -50,6 +50,50 @@ fn the_whole_pool_is_the_measure_of_e20_to_e22() {
 }
 
 #[test]
+fn a_count_goes_to_the_node_with_the_smallest_block_that_fits_and_has_the_memory() {
+    let none = BTreeSet::new();
+    let node = |count, held: &BTreeSet<u32>, memory: fn(u32) -> bool| {
+        pool().choose(&Count(count), held, memory).unwrap().node
+    };
+
+    // Node 0 has one free core, node 1 two: the larger block stays whole as long as possible.
+    assert_eq!(node(2, &none, |_| true), Some(0));
+    assert_eq!(node(4, &none, |_| true), Some(1));
+    assert_eq!(node(2, &[1, 5].into(), |_| true), Some(1));
+    // Memory decides before size, and cannot make CPUs unavailable.
+    assert_eq!(node(2, &none, |node| node == 1), Some(1));
+    assert_eq!(node(2, &none, |_| false), Some(0));
+    // Six are on no node alone.
+    assert_eq!(node(6, &none, |_| true), None);
+}
+
+#[test]
+fn a_machine_with_one_node_names_none() {
+    let pool = CpuPool::without_cpu_0(vec![core(0, &[0]), core(0, &[1])]);
+    assert_eq!(
+        pool.choose(&Count(1), &BTreeSet::new(), |_| true).unwrap().node,
+        None
+    );
+}
+
+#[test]
+fn a_pool_that_was_set_apart_has_only_whole_cores_of_it() {
+    let pool = pool().restricted_to(&[2, 6, 3].into());
+
+    assert_eq!(pool.cpus(), [2, 6].into());
+    assert_eq!(
+        pool.check(&Ids(vec![3])).unwrap_err().code,
+        ErrorCode::NoSuchCpuAvailableInPool
+    );
+    assert_eq!(
+        pool.check(&Count(3)).unwrap_err().code,
+        ErrorCode::InsufficientCpus
+    );
+    let grant = pool.choose(&Count(2), &BTreeSet::new(), |_| true).unwrap();
+    assert_eq!(grant.node, Some(1), "the machine still has two nodes");
+}
+
+#[test]
 fn a_machine_with_one_core_has_an_empty_pool_and_says_so() {
     let pool = CpuPool::without_cpu_0(vec![core(0, &[0])]);
 
@@ -65,17 +109,29 @@ fn a_machine_with_one_core_has_an_empty_pool_and_says_so() {
 
 #[test]
 fn a_count_takes_the_lowest_cores_of_one_node_with_siblings_side_by_side() {
-    let grant = pool().choose(&Count(4), &BTreeSet::new()).unwrap();
+    let grant = pool().choose(&Count(4), &BTreeSet::new(), |_| true).unwrap();
 
     assert_eq!(grant.cpu_ids, [2, 6, 3, 7]);
     assert_eq!(grant.threads_per_core, 2);
     assert_eq!(
-        pool().choose(&Count(2), &BTreeSet::new()).unwrap().cpu_ids,
+        pool()
+            .choose(&Count(2), &BTreeSet::new(), |_| true)
+            .unwrap()
+            .cpu_ids,
         [1, 5]
     );
-    assert_eq!(pool().choose(&Count(2), &[1, 5].into()).unwrap().cpu_ids, [2, 6]);
     assert_eq!(
-        pool().choose(&Count(6), &BTreeSet::new()).unwrap().cpu_ids,
+        pool()
+            .choose(&Count(2), &[1, 5].into(), |_| true)
+            .unwrap()
+            .cpu_ids,
+        [2, 6]
+    );
+    assert_eq!(
+        pool()
+            .choose(&Count(6), &BTreeSet::new(), |_| true)
+            .unwrap()
+            .cpu_ids,
         [1, 5, 2, 6, 3, 7]
     );
 }
@@ -84,26 +140,31 @@ fn a_count_takes_the_lowest_cores_of_one_node_with_siblings_side_by_side() {
 fn no_cpu_half_a_core_and_busy_cpus_are_refused_in_words() {
     let none = BTreeSet::new();
 
-    assert!(refused(pool().choose(&Count(0), &none)).contains("at least one CPU"));
-    assert!(refused(pool().choose(&Ids(vec![]), &none)).contains("at least one CPU"));
-    assert!(refused(pool().choose(&Count(3), &none)).contains("multiple of 2"));
+    assert!(refused(pool().choose(&Count(0), &none, |_| true)).contains("at least one CPU"));
+    assert!(refused(pool().choose(&Ids(vec![]), &none, |_| true)).contains("at least one CPU"));
+    assert!(refused(pool().choose(&Count(3), &none, |_| true)).contains("multiple of 2"));
     assert!(
-        refused(pool().choose(&Count(4), &[2, 6, 1, 5].into()))
+        refused(pool().choose(&Count(4), &[2, 6, 1, 5].into(), |_| true))
             .contains("Asked for 4 of the pool's 6 CPUs, but only 2 are free")
     );
-    assert!(refused(pool().choose(&Ids(vec![1]), &none)).contains("CPU 5 is missing"));
-    assert!(refused(pool().choose(&Ids(vec![1, 5]), &[1, 5].into())).contains("CPU 1 is in use"));
+    assert!(refused(pool().choose(&Ids(vec![1]), &none, |_| true)).contains("CPU 5 is missing"));
+    assert!(refused(pool().choose(&Ids(vec![1, 5]), &[1, 5].into(), |_| true)).contains("CPU 1 is in use"));
 }
 
 #[test]
 fn named_cpus_keep_the_users_order_and_torn_siblings_are_not_called_siblings() {
-    let grant = |ids: &[u32]| pool().choose(&Ids(ids.to_vec()), &BTreeSet::new()).unwrap();
+    let grant = |ids: &[u32]| {
+        pool()
+            .choose(&Ids(ids.to_vec()), &BTreeSet::new(), |_| true)
+            .unwrap()
+    };
 
     assert_eq!(
         grant(&[5, 1, 2, 6]),
         CpuGrant {
             cpu_ids: vec![5, 1, 2, 6],
-            threads_per_core: 2
+            threads_per_core: 2,
+            node: None,
         }
     );
     assert_eq!(grant(&[1, 2, 5, 6]).threads_per_core, 1);
@@ -118,7 +179,7 @@ fn a_machine_of_mixed_cores_gives_any_count() {
         core(0, &[3, 4]),
         core(0, &[5]),
     ]);
-    let grant = |count| pool.choose(&Count(count), &BTreeSet::new()).unwrap();
+    let grant = |count| pool.choose(&Count(count), &BTreeSet::new(), |_| true).unwrap();
 
     assert_eq!(grant(1).cpu_ids, [2]);
     assert_eq!(grant(2).cpu_ids, [3, 4]);
@@ -168,8 +229,11 @@ fn any_step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4000))]
+
     /// On any machine, whatever comes and goes: no CPU has two tenants, tenants hold whole cores of the pool, the
-    /// count is exact, a refusal for busy CPUs is true, and when all have ended the whole pool can be given again.
+    /// count is exact, the node is that with the smallest free block that fits, a refusal for busy CPUs is true, and when all
+    /// have ended the whole pool can be given again.
     #[test]
     fn the_pool_is_never_oversubscribed_and_comes_back_whole(
         cores in any_cores(),
@@ -192,7 +256,7 @@ proptest! {
             if pool.check(&selection).is_err() {
                 continue;
             }
-            match pool.choose(&selection, &held) {
+            match pool.choose(&selection, &held, |_| true) {
                 Ok(grant) => {
                     let given: BTreeSet<u32> = grant.cpu_ids.iter().copied().collect();
                     prop_assert_eq!(given.len(), grant.cpu_ids.len());
@@ -206,6 +270,20 @@ proptest! {
                     match &selection {
                         Count(count) => prop_assert_eq!(grant.cpu_ids.len(), *count as usize),
                         Ids(ids) => prop_assert_eq!(&grant.cpu_ids, ids),
+                    }
+                    prop_assert_eq!(&pool.choose(&selection, &held, |_| true).unwrap(), &grant, "the same again");
+                    let free_on = |node: u32| -> Vec<usize> {
+                        let free = pool.cores.iter().filter(|core| core.node == node);
+                        let free = free.filter(|core| core.cpus.iter().all(|cpu| !held.contains(cpu)));
+                        free.map(|core| core.cpus.len()).collect()
+                    };
+                    if let (Count(count), Some(node)) = (&selection, grant.node) {
+                        let block: usize = free_on(node).iter().sum();
+                        for other in 0..4 {
+                            let sizes = free_on(other);
+                            let fits = has_subset_of(&sizes, *count as usize);
+                            prop_assert!(!fits || sizes.iter().sum::<usize>() >= block);
+                        }
                     }
                     let threads = usize::from(grant.threads_per_core);
                     prop_assert_eq!(grant.cpu_ids.len() % threads, 0);
@@ -228,7 +306,7 @@ proptest! {
         }
         let everything = u32::try_from(pool.size()).unwrap();
         if everything > 0 {
-            let grant = pool.choose(&Count(everything), &BTreeSet::new()).unwrap();
+            let grant = pool.choose(&Count(everything), &BTreeSet::new(), |_| true).unwrap();
             prop_assert_eq!(grant.cpu_ids.len(), pool.size());
         }
     }

@@ -3,6 +3,7 @@
 
 mod driver;
 mod guest;
+mod order;
 
 use std::io::{ErrorKind, IoSlice, Read, Write};
 use std::mem::MaybeUninit;

@@ -1,0 +1,249 @@
+// parent: --cpus 8 --threads 2 --nodes 2 --memory 4G --hugepages-2m 1024 --no-daemon -- --test-threads 1 --nocapture
+//! What is an enclave's is nobody else's: CPUs that the rest of the parent does not run on, memory of the node they are on,
+//! and all of it back at the end.
+//!
+//! The parent has two nodes of two cores of two threads, with 512 hugepages each. CPU 0's core, CPUs 0 and 1, is not for
+//! enclaves.
+
+#![forbid(unsafe_code)]
+#![expect(clippy::expect_used, reason = "a suite fails on the spot")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use end_to_end_tests::{Enclave, Launch, OwnDaemon, World, parent, poll};
+use rustix::process::Signal;
+
+/// How long load is measured.
+const MEASURED: Duration = Duration::from_secs(3);
+
+fn hello() -> Launch {
+    Launch::of(parent::hello_eif()).with_memory(128)
+}
+
+/// Threads that do nothing but compute, more than there are CPUs, until this is dropped. Being nice makes their time a
+/// column of its own.
+struct Load(Arc<AtomicBool>);
+
+impl Load {
+    fn start() -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        for _ in 0..12 {
+            let stop = Arc::clone(&stop);
+            thread::spawn(move || {
+                // In Linux it is the thread that becomes nice.
+                rustix::process::nice(5).expect("anybody may be nice");
+                while !stop.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
+        }
+        Self(stop)
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// What nice programs have run on each CPU so far, in ticks (`proc_stat(5)`); guests of nice threads do not count.
+fn nice_ticks() -> BTreeMap<u32, u64> {
+    let stat = fs::read_to_string("/proc/stat").expect("/proc/stat");
+    stat.lines()
+        .filter_map(|line| {
+            let (cpu, fields) = line.strip_prefix("cpu")?.split_once(' ')?;
+            let fields: Vec<u64> = fields.split(' ').filter_map(|field| field.parse().ok()).collect();
+            Some((cpu.parse().ok()?, fields.get(1)? - fields.get(9)?))
+        })
+        .collect()
+}
+
+/// What the load runs on each CPU in [`MEASURED`].
+fn load_by_cpu(when: &str) -> BTreeMap<u32, u64> {
+    let before = nice_ticks();
+    thread::sleep(MEASURED);
+    let after = nice_ticks();
+    let ran = after
+        .into_iter()
+        .map(|(cpu, ticks)| (cpu, ticks - before[&cpu]))
+        .collect();
+    println!(
+        "load in {} s, in ticks by CPU, {when}: {ran:?}",
+        MEASURED.as_secs()
+    );
+    ran
+}
+
+fn cpus_of(enclave: &Enclave) -> BTreeSet<u32> {
+    let ids = enclave.info["CPUIDs"].as_array().expect("CPUIDs").iter();
+    ids.map(|id| u32::try_from(id.as_u64().expect("a number")).expect("a CPU"))
+        .collect()
+}
+
+/// The CPUs on which each thread of a process may run, by the thread's name.
+fn affinities(process_id: u32) -> Vec<(String, String)> {
+    let threads = fs::read_dir(format!("/proc/{process_id}/task")).expect("threads");
+    threads
+        .map(|thread| {
+            let thread = thread.expect("a thread").path();
+            let status = fs::read_to_string(thread.join("status")).expect("a status");
+            let field = |name: &str| {
+                let line = status.lines().find_map(|line| line.strip_prefix(name));
+                line.expect("a field").trim().to_owned()
+            };
+            (field("Name:"), field("Cpus_allowed_list:"))
+        })
+        .collect()
+}
+
+#[test]
+fn the_parents_load_does_not_run_on_the_cpus_of_an_enclave_while_it_lives() {
+    let _world = World::enter();
+    let daemon = OwnDaemon::start(&[]);
+    let _load = Load::start();
+    let all: BTreeSet<u32> = (0..8).collect();
+    let busy = |ran: &BTreeMap<u32, u64>| -> BTreeSet<u32> {
+        ran.iter()
+            .filter(|(_, ticks)| **ticks > 0)
+            .map(|(cpu, _)| *cpu)
+            .collect()
+    };
+    assert_eq!(busy(&load_by_cpu("before")), all);
+
+    let enclave = hello().run(daemon.host());
+    let taken = cpus_of(&enclave);
+    assert_eq!(
+        taken,
+        [2, 3].into(),
+        "the smallest free block is node 0's one core"
+    );
+    let rest: BTreeSet<u32> = all.difference(&taken).copied().collect();
+    assert_eq!(busy(&load_by_cpu("while an enclave has CPUs 2 and 3")), rest);
+    // A worker of KVM's own belongs to the first vCPU, which has started it; it sleeps for an hour at a time.
+    let threads = affinities(enclave.process_id()).into_iter();
+    for (thread, cpus) in threads.filter(|(thread, _)| !thread.starts_with("kvm-")) {
+        let expected = match thread.as_str() {
+            "vcpu0" => "2",
+            "vcpu1" => "3",
+            _ => "0-1,4-7",
+        };
+        assert_eq!(cpus, expected, "{thread}");
+    }
+
+    enclave.terminate();
+    assert_eq!(busy(&load_by_cpu("after terminate-enclave")), all);
+}
+
+#[test]
+fn exclusive_cpus_stay_so_when_the_daemon_is_killed_and_come_back_when_the_enclave_then_ends() {
+    let _world = World::enter();
+    let mut daemon = OwnDaemon::start(&[]);
+    let enclave = hello().run(daemon.host());
+    let isolated = || {
+        let text = fs::read_to_string("/sys/fs/cgroup/cpuset.cpus.isolated").expect("cpuset");
+        text.trim().to_owned()
+    };
+    assert_eq!(isolated(), "2-3");
+
+    daemon.end_with(Signal::KILL);
+    assert_eq!(isolated(), "2-3");
+    daemon.start_next();
+    assert_eq!(isolated(), "2-3");
+    let second = hello().run(daemon.host());
+    assert_eq!(cpus_of(&second), [4, 5].into());
+    assert_eq!(isolated(), "2-5");
+
+    enclave.terminate();
+    assert_eq!(isolated(), "4-5");
+    // An enclave that goes while there is no daemon keeps its CPUs until the next one comes.
+    daemon.end_with(Signal::KILL);
+    end_to_end_tests::send_signal(second.process_id(), Signal::KILL);
+    daemon.start_next();
+    poll::until("the CPUs to come back", || isolated().is_empty().then_some(()));
+}
+
+#[test]
+fn interrupts_leave_the_cpus_of_an_enclave_and_come_back() {
+    let _world = World::enter();
+    let daemon = OwnDaemon::start(&[]);
+    let affinities = || -> Vec<String> {
+        let interrupts = fs::read_dir("/proc/irq").expect("/proc/irq").flatten();
+        let files = interrupts.map(|interrupt| interrupt.path().join("smp_affinity_list"));
+        let mut all: Vec<String> = files
+            .filter_map(|file| {
+                Some(format!(
+                    "{} {}",
+                    file.display(),
+                    fs::read_to_string(&file).ok()?.trim()
+                ))
+            })
+            .collect();
+        all.sort_unstable();
+        all
+    };
+    let before = affinities();
+    let anywhere = before.iter().filter(|line| line.ends_with(" 0-7")).count();
+    assert!(anywhere > 0, "{before:?}");
+
+    let enclave = hello().run(daemon.host());
+    let during = affinities();
+    println!("of {anywhere} interrupts that may be handled anywhere:");
+    let away = during.iter().filter(|line| line.ends_with(" 0-1,4-7")).count();
+    println!("{away} keep off the enclave's CPUs");
+    assert!(away > 0, "{during:?}");
+
+    enclave.terminate();
+    assert_eq!(affinities(), before);
+}
+
+/// The pages of guest memory that a process has from each node (`numa_maps`).
+fn guest_pages_by_node(process_id: u32) -> BTreeMap<String, u64> {
+    let maps = fs::read_to_string(format!("/proc/{process_id}/numa_maps")).expect("numa_maps");
+    let mut pages = BTreeMap::new();
+    for line in maps.lines().filter(|line| line.contains("enclave-memory")) {
+        for field in line.split(' ') {
+            if let Some((node, count)) = field.split_once('=').filter(|(node, _)| node.starts_with('N')) {
+                *pages.entry(node.to_owned()).or_insert(0) += count.parse::<u64>().expect("a count");
+            }
+        }
+    }
+    pages
+}
+
+#[test]
+fn memory_lies_on_the_node_of_the_cpus_and_all_of_it_is_taken_at_once() {
+    let _world = World::enter();
+    let daemon = OwnDaemon::start(&[]);
+    let launches = [("N0", &["2", "3"][..]), ("N1", &["4", "5"]), ("N1", &["6", "7"])];
+
+    let enclaves = launches.map(|(node, cpus)| (node, hello().with_cpu_ids(cpus).run(daemon.host())));
+
+    for (node, enclave) in enclaves {
+        let pages = guest_pages_by_node(enclave.process_id());
+        println!("CPUs {:?}: pages of 2 MiB by node {pages:?}", cpus_of(&enclave));
+        assert_eq!(pages, [(node.to_owned(), 64)].into());
+        enclave.terminate();
+    }
+}
+
+#[test]
+fn an_enclave_goes_to_the_node_that_has_both_and_a_full_node_is_named() {
+    let _world = World::enter();
+    let daemon = OwnDaemon::start(&[]);
+
+    // Node 0 has the smallest block of CPUs, but its 1 GiB is not enough for what it already has to give.
+    let first = hello().with_memory(768).run(daemon.host());
+    assert_eq!(cpus_of(&first), [2, 3].into());
+    first.terminate();
+    let second = hello().with_memory(1024).with_cpu_count(4).run(daemon.host());
+    assert_eq!(cpus_of(&second), [4, 5, 6, 7].into());
+    let failed = hello().with_memory(1026).attempt(daemon.host());
+    failed.failed_to_run("E27", &["on NUMA node 0, where its CPUs are", "node0/hugepages"]);
+    second.terminate();
+}
