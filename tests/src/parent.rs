@@ -15,6 +15,9 @@ const ORACLE: &str = "/opt/enclaved/oracle/eif_build";
 /// The ELF form of the enclave kernel, placed by `cargo xtask test`.
 const VMLINUX: &str = "/opt/enclaved/vmlinux";
 
+/// Debian packages of enclaved, placed by `cargo xtask test` where systemd runs.
+const PACKAGES: &str = "/opt/enclaved/packages";
+
 /// Kernel, command line and init, where nitro-cli looks for them by default.
 const BLOBS: &str = "/usr/share/nitro_enclaves/blobs";
 
@@ -52,6 +55,18 @@ pub fn blob(name: &str) -> PathBuf {
 /// AWS's program that builds EIFs.
 pub fn oracle() -> PathBuf {
     placed(ORACLE)
+}
+
+/// enclaved's Debian package, and the same with the next higher version.
+///
+/// # Panics
+/// In a parent without systemd.
+pub fn packages() -> [PathBuf; 2] {
+    let entries = std::fs::read_dir(PACKAGES).expect("only a parent with systemd has packages");
+    let mut packages: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
+    // Their names differ in the last digit of the version.
+    packages.sort();
+    packages.try_into().expect("two packages")
 }
 
 fn placed(path: &str) -> PathBuf {

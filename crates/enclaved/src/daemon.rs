@@ -2,10 +2,11 @@
 //!
 //! Building takes the run directory's lock, takes over the enclaves of the daemon before this one, and opens the client
 //! socket; from then on clients can connect. Running serves them. Stopping refuses new clients, leaves or ends the enclaves
-//! ([`Stop`]), and removes the socket.
+//! ([`Stop`]), and removes the socket. A client socket that a service manager has opened is neither opened nor removed.
 
 use std::error::Error;
 use std::io;
+use std::os::unix::net::UnixListener as StdListener;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +25,7 @@ use crate::inheritance::{self, Inherited};
 use crate::launcher::Launcher;
 use crate::registry::Registry;
 use crate::run_directory::{RunDirectory, RunDirectoryError, group_id};
+use crate::service_manager::{self, Pulse};
 use crate::supervisor;
 
 /// How long clients get at the end to take their last reply.
@@ -91,19 +93,25 @@ pub struct Daemon<L> {
 }
 
 impl<L: Launcher> Daemon<L> {
-    /// Opens everything. Must be called on a Tokio runtime.
+    /// Opens everything; clients come to the listener that was `passed`, if there is one. Must be called on a Tokio
+    /// runtime.
     ///
     /// # Errors
     /// [`StartError`].
-    pub fn build(config: &Config, machine: Machine, launcher: L) -> Result<Self, StartError> {
+    pub fn build(
+        config: &Config,
+        machine: Machine,
+        launcher: L,
+        passed: Option<StdListener>,
+    ) -> Result<Self, StartError> {
         let group = group_id(&config.group_file, &config.socket_group);
         if group.is_none() {
             tracing::warn!(group = %config.socket_group, "no such group: only root can use the socket");
         }
-        let run_directory = RunDirectory::open(&config.run_directory, group)?;
+        let mut run_directory = RunDirectory::open(&config.run_directory, group)?;
         let inherited =
             inheritance::take(run_directory.path()).map_err(StartError::io("reading the run directory"))?;
-        let listener = run_directory.bind_client_socket()?;
+        let listener = passed.map_or_else(|| run_directory.bind_client_socket(), Ok)?;
         listener
             .set_nonblocking(true)
             .and_then(|()| UnixListener::from_std(listener))
@@ -143,6 +151,7 @@ impl<L: Launcher> Daemon<L> {
             stop = stop => stop,
         };
         tracing::info!(?stop, "shutting down");
+        service_manager::stopping();
         drop(listener);
         shared.run_directory.remove_client_socket();
         end_enclaves(&shared.registry, stop).await;
@@ -194,8 +203,16 @@ async fn accept<L: Launcher>(
     shared: &Arc<Shared<L>>,
     connections: &mut JoinSet<()>,
 ) {
+    let mut pulse = Pulse::wanted();
     loop {
-        let accepted = listener.accept().await;
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = pulse.due() => {
+                let registry = shared.registry.clone();
+                Pulse::beat(move || registry.describe().len());
+                continue;
+            }
+        };
         // Those that have finished meanwhile no longer count.
         while connections.try_join_next().is_some() {}
         match accepted {

@@ -58,6 +58,7 @@ mod printable;
 pub mod process_identity;
 pub mod registry;
 pub mod run_directory;
+pub mod service_manager;
 mod supervisor;
 mod vmm_log;
 pub mod vmm_process;

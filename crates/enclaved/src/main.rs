@@ -10,6 +10,7 @@ use clap::Parser;
 use enclaved::admission::Machine;
 use enclaved::config::{Arguments, Config, LogFormat, find_vmm};
 use enclaved::daemon::{Daemon, StartError, Stop};
+use enclaved::service_manager;
 use enclaved::vmm_process::VmmLauncher;
 use rustix::process::{Resource, Rlimit};
 use tokio::signal::unix::{SignalKind, signal};
@@ -48,6 +49,7 @@ fn serve(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
     raise_descriptor_limit();
     start_log(arguments.log_format);
+    let passed = service_manager::passed_listener()?;
     let vmm = find_vmm(arguments.vmm.as_deref())?;
     let machine = Machine::this_one(&arguments.run_directory).map_err(StartError::from)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -57,7 +59,8 @@ fn serve(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let served = runtime.block_on(async {
         let config = Config::from(arguments);
         let stop = stop_signal()?;
-        let daemon = Daemon::build(&config, machine, VmmLauncher::new(vmm))?;
+        let daemon = Daemon::build(&config, machine, VmmLauncher::new(vmm), passed)?;
+        service_manager::ready();
         if arguments.background_child {
             enclaved::background::report_ready(&config.run_directory)?;
         }

@@ -85,11 +85,13 @@ pub enum RunDirectoryError {
     },
 }
 
-/// The run directory, locked by this process. Dropping it removes the client socket.
+/// The run directory, locked by this process. Dropping it removes the client socket that was bound in it.
 #[derive(Debug)]
 pub struct RunDirectory {
     path: PathBuf,
     group: Option<u32>,
+    /// A client socket that a service manager has bound stays: its name belongs to the manager.
+    bound_client_socket: bool,
     _lock: File,
 }
 
@@ -112,6 +114,7 @@ impl RunDirectory {
         Ok(Self {
             path: path.to_owned(),
             group,
+            bound_client_socket: false,
             _lock: lock(path)?,
         })
     }
@@ -125,9 +128,10 @@ impl RunDirectory {
     ///
     /// # Errors
     /// [`RunDirectoryError::Io`].
-    pub fn bind_client_socket(&self) -> Result<UnixListener, RunDirectoryError> {
+    pub fn bind_client_socket(&mut self) -> Result<UnixListener, RunDirectoryError> {
         let path = self.path.join(CLIENT_SOCKET);
         remove_if_there(&path).map_err(failed("remove the old socket", &path))?;
+        self.bound_client_socket = true;
         bind(&path, 0o660, self.group)
     }
 
@@ -158,8 +162,11 @@ impl RunDirectory {
 }
 
 impl RunDirectory {
-    /// Takes the client socket away, so that no new client comes.
+    /// Takes away the client socket that was bound here, so that no new client comes.
     pub fn remove_client_socket(&self) {
+        if !self.bound_client_socket {
+            return;
+        }
         let path = self.path.join(CLIENT_SOCKET);
         if let Err(error) = remove_if_there(&path) {
             tracing::warn!(path = %path.display(), %error, "cannot remove the client socket");
@@ -409,7 +416,7 @@ mod tests {
         drop(UnixListener::bind(&socket).unwrap());
         assert!(socket.exists());
 
-        let run = RunDirectory::open(directory.path(), None).unwrap();
+        let mut run = RunDirectory::open(directory.path(), None).unwrap();
         let listener = run.bind_client_socket().unwrap();
 
         assert!(std::os::unix::net::UnixStream::connect(&socket).is_ok());

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::Error;
+use crate::{Error, systemd};
 
 /// Bytes in the smaller hugepage of x86-64.
 pub const HUGEPAGE_2M: u64 = 2 << 20;
@@ -51,6 +51,9 @@ pub struct Config {
     pub files: Vec<GuestFile>,
     /// Whether the daemon is started, and its socket waited for, before the command.
     pub daemon: bool,
+    /// Whether systemd is process 1, with Debian's packages, dpkg, and no group `ne`: a host that something is installed
+    /// on. The command runs once it has booted. Not together with `daemon`.
+    pub systemd: bool,
     /// Whether virtual time counts instructions (`-icount`, one TCG thread): slower, but times measured inside repeat
     /// to a few percent whatever else the host does.
     pub icount: bool,
@@ -75,9 +78,17 @@ impl Config {
             cache,
             files: Vec::new(),
             daemon: false,
+            systemd: false,
             icount: false,
             time_limit: Duration::from_mins(10),
         }
+    }
+
+    /// Debian packages that were asked for, and those that other fields bring.
+    pub(crate) fn all_packages(&self) -> Vec<String> {
+        let systemd = if self.systemd { &systemd::PACKAGES[..] } else { &[] };
+        let systemd = systemd.iter().copied().map(String::from);
+        self.packages.iter().cloned().chain(systemd).collect()
     }
 
     /// Checks the rules that the fields state.
@@ -124,6 +135,9 @@ impl Config {
                 "the shared directory {} is no directory",
                 share.display()
             ));
+        }
+        if self.daemon && self.systemd {
+            return refuse("where systemd runs, it starts the daemon".into());
         }
         if self.daemon && !self.files.iter().any(|file| file.guest == "/usr/bin/enclaved") {
             return refuse("the daemon is asked for, but no file is /usr/bin/enclaved".into());
@@ -197,6 +211,24 @@ mod tests {
             guest: "hello.eif".into(),
         };
         assert!(refusal(|c| c.files.push(file)).contains("not absolute"));
+    }
+
+    #[test]
+    fn systemd_brings_its_packages_and_starts_the_daemon_itself() {
+        assert!(
+            refusal(|c| (c.systemd, c.daemon) = (true, true)).contains("systemd runs, it starts the daemon")
+        );
+        let socat = Config {
+            packages: vec!["socat".into()],
+            ..config()
+        };
+        assert_eq!(socat.all_packages(), ["socat"]);
+        let packages = Config {
+            systemd: true,
+            ..socat
+        }
+        .all_packages();
+        assert_eq!(packages[..2], ["socat", "systemd"]);
     }
 
     #[test]

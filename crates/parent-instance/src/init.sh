@@ -1,7 +1,9 @@
 #!/bin/sh
-# Process 1 of a parent instance: makes a Linux host of the machine, runs one command, reports how it ended.
+# Process 1 of a parent instance: makes a Linux host of the machine, then runs one command and reports how it ended. Or,
+# if that was asked for, it becomes systemd, which makes the rest of the host and runs the command as a unit.
 #
-# Beside it in /parent: `settings`, shell variables that say what was asked for, and `command`, the command as a script.
+# Beside it in /parent: `settings`, shell variables that say what was asked for, `command`, the command as a script, and
+# `session.sh`, which runs it.
 # What it reports through the port `status`, and why, is explained at the head of the crate `parent-instance`.
 
 . /parent/settings
@@ -25,10 +27,14 @@ fail() {
     while :; do sleep 3600; done
 }
 
-mount_file_systems() {
+mount_kernel_file_systems() {
     mount -t proc proc /proc
     mount -t sysfs sysfs /sys
     mount -t devtmpfs devtmpfs /dev
+}
+
+# systemd mounts these itself.
+mount_other_file_systems() {
     mkdir -p /dev/pts /dev/shm /dev/hugepages
     mount -t devpts -o mode=620,ptmxmode=666 devpts /dev/pts
     mount -t tmpfs -o mode=1777 tmpfs /dev/shm
@@ -65,48 +71,13 @@ start_daemon() {
     done
 }
 
-# Copies a stream of the command to its port and counts the bytes. A pipe lies between them because a program may open
-# /dev/stdout again, which a port refuses.
-relay() { # name
-    trap '' TERM
-    tee "$ports/$1" <"/run/parent/$1.pipe" | wc -c >"/run/parent/$1.bytes"
-}
-
-run_with_ports() {
-    mkfifo /run/parent/stdout.pipe /run/parent/stderr.pipe
-    relay stdout &
-    out=$!
-    relay stderr &
-    err=$!
-    echo ready >&9
-    setsid /parent/command </dev/null >/run/parent/stdout.pipe 2>/run/parent/stderr.pipe 9>&-
-    code=$?
-    # What the command left running may hold its streams open: it is told to end, the daemon too, and if that does not
-    # help the relays end.
-    kill -TERM -1
-    (sleep 2; killall -q -KILL tee) &
-    wait $out $err
-}
-
-run_on_terminal() {
-    mkdir -p /run/parent
-    echo 0 >/run/parent/stdout.bytes
-    echo 0 >/run/parent/stderr.bytes
-    export TERM
-    # Kept open: a terminal forgets its size when nobody has it open.
-    exec 8<>/dev/hvc0
-    stty rows "$ROWS" cols "$COLUMNS" <&8
-    echo ready >&9
-    setsid -c /parent/command <&8 >&8 2>&1 8>&- 9>&-
-    code=$?
-}
-
-mount_file_systems
+mount_kernel_file_systems
 open_ports $PORTS
 exec 9>$ports/status
 echo init >&9
 
-mkdir -p /run/parent /tmp /var/log /var/tmp /root
+[ -n "$SYSTEMD" ] || mount_other_file_systems
+mkdir -p /tmp /var/log /var/tmp /root
 chmod 1777 /tmp /var/tmp
 hostname parent
 ip link set lo up
@@ -114,10 +85,8 @@ ip link set lo up
 check_hugepages 2048 "$HUGEPAGES_2M"
 [ "$HUGEPAGES_1G" -eq 0 ] || check_hugepages 1048576 "$HUGEPAGES_1G"
 cd /root
+[ -z "$SYSTEMD" ] || exec /lib/systemd/systemd 9>&-
 [ -z "$DAEMON" ] || start_daemon
 
-if [ -n "$TERMINAL" ]; then run_on_terminal; else run_with_ports; fi
-sync
-echo "exit $code $(cat /run/parent/stdout.bytes) $(cat /run/parent/stderr.bytes)" >&9
-# The machine is ended from outside, once all output has arrived there.
-while :; do sleep 3600; done
+# shellcheck source=session.sh
+. /parent/session.sh

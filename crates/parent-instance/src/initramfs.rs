@@ -15,7 +15,7 @@ use image::cpio::{Attributes, Device, Writer};
 use crate::error::at;
 use crate::instance::Session;
 use crate::terminal::Size;
-use crate::{Config, Error, GuestFile, qemu};
+use crate::{Config, Error, GuestFile, qemu, systemd};
 
 /// Directories that process 1 mounts on or writes to, or that programs expect.
 const DIRECTORIES: [&str; 13] = [
@@ -23,13 +23,15 @@ const DIRECTORIES: [&str; 13] = [
     "var/log",
 ];
 
-/// `ne` is the group that may talk to the daemon.
 const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/bin/false\n";
-const GROUP: &str = "root:x:0:\ntty:x:5:\nne:x:900:\nnogroup:x:65534:\n";
+const GROUPS: &str = "root:x:0:\ntty:x:5:\nnogroup:x:65534:\n";
+/// The group that may talk to the daemon. With systemd, whoever installs the daemon makes it.
+const DAEMON_GROUP: &str = "ne:x:900:\n";
 const HOSTS: &str = "127.0.0.1 localhost parent\n::1 localhost\n";
 
 /// Parts of Debian packages that no program needs to run.
-const UNUSED: [&str; 6] = [
+const UNUSED: [&str; 7] = [
+    systemd::GENERATORS,
     "usr/share/doc",
     "usr/share/info",
     "usr/share/lintian",
@@ -54,15 +56,20 @@ pub(crate) fn write(
         cpio.device("dev/console", Attributes::new(0o600), console)
     })?;
     archive.text("etc/passwd", 0o644, PASSWD)?;
-    archive.text("etc/group", 0o644, GROUP)?;
+    let daemon_group = if config.systemd { "" } else { DAEMON_GROUP };
+    archive.text("etc/group", 0o644, &[GROUPS, daemon_group].concat())?;
     archive.text("etc/hosts", 0o644, HOSTS)?;
     archive.busybox(&config.busybox)?;
     // After busybox: where a package has a tool of the same name, the kernel replaces the earlier entry.
     if let Some(packages) = packages {
         archive.tree(packages, Path::new(""))?;
     }
+    if config.systemd {
+        archive.systemd()?;
+    }
     archive.text("init", 0o755, include_str!("enter.sh"))?;
     archive.text("parent/init.sh", 0o755, include_str!("init.sh"))?;
+    archive.text("parent/session.sh", 0o755, include_str!("session.sh"))?;
     archive.text("parent/settings", 0o644, &settings(config, session))?;
     archive.text("parent/command", 0o755, &command_script(session.command()))?;
     for GuestFile { host, guest } in &config.files {
@@ -71,7 +78,7 @@ pub(crate) fn write(
     archive.finish()
 }
 
-/// Shell variables for `init.sh`.
+/// Shell variables for `init.sh` and `session.sh`.
 fn settings(config: &Config, session: &Session) -> String {
     let yes = |condition: bool| if condition { "yes" } else { "" };
     let nodes = u64::from(config.nodes);
@@ -82,6 +89,7 @@ fn settings(config: &Config, session: &Session) -> String {
         ("SHARE", yes(config.share.is_some()).into()),
         ("HUGEPAGES_2M", (config.hugepages_2m / nodes).to_string()),
         ("HUGEPAGES_1G", (config.hugepages_1g / nodes).to_string()),
+        ("SYSTEMD", yes(config.systemd).into()),
         ("DAEMON", yes(config.daemon).into()),
         ("TERMINAL", yes(session.is_interactive()).into()),
         ("TERM", std::env::var("TERM").unwrap_or_else(|_| "linux".into())),
@@ -155,11 +163,17 @@ impl<'a> Archive<'a> {
         Ok(())
     }
 
+    /// The directories above an entry.
+    fn parents(&mut self, name: &str) -> Result<(), Error> {
+        match name.rsplit_once('/') {
+            Some((parents, _)) => self.directories(parents),
+            None => Ok(()),
+        }
+    }
+
     /// A regular file of the host, and the directories above it.
     fn file(&mut self, host: &Path, name: &str) -> Result<(), Error> {
-        if let Some((parents, _)) = name.rsplit_once('/') {
-            self.directories(parents)?;
-        }
+        self.parents(name)?;
         self.regular(host, name.as_bytes())
     }
 
@@ -179,10 +193,24 @@ impl<'a> Archive<'a> {
             .map_err(at("run", host))?;
         let tools = String::from_utf8_lossy(&output.stdout);
         for tool in tools.lines().filter(|tool| *tool != "bin/busybox") {
-            if let Some((directory, _)) = tool.rsplit_once('/') {
-                self.directories(directory)?;
-            }
+            self.parents(tool)?;
             self.add(|cpio| cpio.symlink(tool, "/bin/busybox"))?;
+        }
+        Ok(())
+    }
+
+    /// What systemd needs as process 1.
+    fn systemd(&mut self) -> Result<(), Error> {
+        for directory in systemd::DIRECTORIES {
+            self.directories(directory)?;
+        }
+        for (path, text) in systemd::FILES {
+            self.parents(path)?;
+            self.text(path, 0o644, text)?;
+        }
+        for (path, target) in systemd::links() {
+            self.parents(&path)?;
+            self.add(|cpio| cpio.symlink(&path, target))?;
         }
         Ok(())
     }

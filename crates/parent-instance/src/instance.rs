@@ -62,7 +62,7 @@ impl ParentInstance {
     /// Checks the description and gets the Debian packages.
     pub fn prepare(config: Config) -> Result<Self, Error> {
         config.validate()?;
-        let packages = match config.packages.as_slice() {
+        let packages = match config.all_packages().as_slice() {
             [] => None,
             names => Some(packages::unpacked(names, &config.cache)?),
         };

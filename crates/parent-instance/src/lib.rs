@@ -3,7 +3,8 @@
 //! QEMU emulates the processor (TCG), so the machine runs on any host, with or without KVM. The emulated processor has
 //! AMD's virtualisation extension (`svm`), so inside the machine `/dev/kvm` is real: Linux's `kvm-amd` with
 //! nested paging. The machine has no disk. Everything it needs is in one initramfs: busybox, the files and Debian
-//! packages that the caller names, and [`init.sh`](../src/init.sh), its process 1.
+//! packages that the caller names, and [`init.sh`](../src/init.sh), its process 1. On request that becomes systemd, and the
+//! machine a host on which Debian packages can be installed.
 //!
 //! # Model
 //!
@@ -18,7 +19,8 @@
 //! # How the machine and its caller talk
 //!
 //! Three virtio-serial ports, each a Unix socket on the caller's side: `stdout` and `stderr` carry the command's output
-//! and nothing else, and `status` carries one line for each step that [`init.sh`](../src/init.sh) has taken:
+//! and nothing else, and `status` carries one line for each step that [`init.sh`](../src/init.sh) and
+//! [`session.sh`](../src/session.sh) have taken:
 //!
 //! ```text
 //! init                  process 1 runs; a machine that never says so is started once more
@@ -46,6 +48,7 @@ mod packages;
 mod ports;
 mod qemu;
 mod status;
+mod systemd;
 mod terminal;
 mod tsc;
 

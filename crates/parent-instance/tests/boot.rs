@@ -305,3 +305,37 @@ fn a_refused_command_line_is_told_in_qemus_words() {
         .to_string();
     assert!(error.contains("/no/such/kernel"), "{error}");
 }
+
+/// A machine that systemd runs.
+fn with_systemd() -> Config {
+    Config {
+        systemd: true,
+        ..config()
+    }
+}
+
+#[test]
+#[ignore = "needs QEMU, the parent kernel and Debian's archive; `cargo xtask test` runs it"]
+fn with_systemd_the_command_runs_once_the_machine_is_up_and_ends_as_ever() {
+    let script = "cat /proc/1/comm; systemctl is-system-running; systemctl --failed --no-legend
+        dpkg --audit && dpkg-query --list; ls -d /dev/hugepages /dev/kvm; pwd
+        sleep 1000 & (trap '' TERM; sleep 1000) & echo to stderr >&2; exit 42";
+    let (exit, stdout, stderr) = run(with_systemd(), &shell(script));
+    let (stdout, stderr) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
+    assert_eq!(
+        stdout, "systemd\nrunning\n/dev/hugepages\n/dev/kvm\n/root\n",
+        "{stderr}"
+    );
+    assert!(stderr.ends_with("to stderr\n"), "{stderr}");
+    assert_eq!(exit.status, 42);
+}
+
+#[test]
+#[ignore = "needs QEMU, the parent kernel and Debian's archive; `cargo xtask test` runs it"]
+fn with_systemd_a_package_without_dependencies_can_be_installed() {
+    let script = r"mkdir -p /tmp/p/DEBIAN /tmp/p/opt && cd /tmp/p && echo contents >opt/file
+        printf 'Package: p\nVersion: 1\nArchitecture: all\nMaintainer: nobody\nDescription: p\n' >DEBIAN/control
+        printf '#!/bin/sh\nreadlink /proc/$$/exe\n' >DEBIAN/postinst; chmod 755 DEBIAN/postinst
+        dpkg-deb --build . /tmp/p.deb >/dev/null && dpkg --install /tmp/p.deb | tail -n 1 && cat /opt/file";
+    assert_eq!(text(with_systemd(), script), "/bin/dash\ncontents");
+}

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use parent_instance::Config;
+use parent_instance::{Config, GuestFile};
 
 use crate::error::Error;
 use crate::hello::{self, BUSYBOX, Hello};
@@ -17,7 +17,7 @@ use crate::workspace::Workspace;
 pub(crate) const STEPS: usize = 3;
 
 /// Where nitro-cli looks for what `build-enclave` adds to an image.
-const BLOBS: &str = "/usr/share/nitro_enclaves/blobs";
+pub(crate) const BLOBS: &str = "/usr/share/nitro_enclaves/blobs";
 
 /// Our programs, what they build enclaves from, and an enclave.
 #[derive(Debug)]
@@ -44,14 +44,11 @@ impl Installation {
     }
 
     /// A parent instance with all of it: programs in `/usr/bin`, blobs where nitro-cli looks for them, `hello.eif` in
-    /// the directory where commands start.
+    /// the directory where commands start. With systemd there is only `hello.eif`: the rest is what a package installs.
     pub(crate) fn parent(&self, workspace: &Workspace, kernel: &Kernel, options: &MachineOptions) -> Config {
         let mut files = vec![file(&self.hello.eif(), "/root/hello.eif")];
-        for program in self.programs.of_the_parent() {
-            files.push(file(program, &below("/usr/bin", program)));
-        }
-        for blob in hello::BLOBS {
-            files.push(file(&self.hello.blobs().join(blob), &format!("{BLOBS}/{blob}")));
+        if !options.systemd {
+            self.place(&mut files);
         }
         Config {
             cpus: options.cpus,
@@ -63,10 +60,20 @@ impl Installation {
             share: options.share.clone(),
             packages: options.packages.clone(),
             files,
-            daemon: !options.no_daemon,
+            daemon: !options.no_daemon && !options.systemd,
+            systemd: options.systemd,
             icount: options.icount,
             time_limit: Duration::from_mins(options.time_limit),
             ..Config::new(kernel.bzimage(), BUSYBOX.into(), workspace.cache().join("debian"))
+        }
+    }
+
+    fn place(&self, files: &mut Vec<GuestFile>) {
+        for program in self.programs.of_the_parent() {
+            files.push(file(program, &below("/usr/bin", program)));
+        }
+        for blob in hello::BLOBS {
+            files.push(file(&self.hello.blobs().join(blob), &format!("{BLOBS}/{blob}")));
         }
     }
 }

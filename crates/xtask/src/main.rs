@@ -7,6 +7,7 @@
 //! | `lint` | formatting, lints, documentation and dependencies only |
 //! | `bench` | measures how an enclave starts |
 //! | `parent` | runs a command, or a shell, in a parent instance |
+//! | `package` | makes a Debian package of all that a host needs |
 //!
 //! The commands share their steps: Debian packages ([`apt`]), kernels ([`kernels`]), our programs ([`programs`]),
 //! the example enclave ([`hello`]), all of these together ([`installation`]), and the machine to run on ([`host`],
@@ -30,6 +31,7 @@ mod kernels;
 mod lint;
 mod lock;
 mod oracle;
+mod package;
 mod parent;
 mod process;
 mod programs;
@@ -69,10 +71,13 @@ enum Command {
     /// The command starts in /root, where hello.eif is. Its arguments arrive as they are: for a pipeline, run `sh -c`. Its
     /// standard input is empty; standard output, standard error and exit status are passed on. busybox, enclaved,
     /// enclave-vmm, nitro-enclaves-allocator and nitro-cli are in PATH, and the daemon runs unless --no-daemon is given; its
-    /// log is /var/log/enclaved.log. Without a command, a shell uses this terminal.
+    /// log is /var/log/enclaved.log. Without a command, a shell uses this terminal. With --systemd nothing of this is
+    /// installed, and the package that installs it is in /root.
     Parent(parent::Arguments),
     /// Measure
     Bench(bench::Arguments),
+    /// Build a Debian package that installs everything on a host
+    Package(package::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -99,5 +104,6 @@ fn run(command: Command) -> Result<ExitCode, Error> {
         Command::Lint => lint::run(&workspace),
         Command::Parent(arguments) => parent::run(&workspace, &arguments),
         Command::Bench(arguments) => bench::run(&workspace, &arguments),
+        Command::Package(arguments) => package::run(&workspace, &arguments),
     }
 }

@@ -6,12 +6,12 @@ use std::process::ExitCode;
 use clap::Args;
 use parent_instance::{Exit, GuestFile, ParentInstance, Session};
 
-use crate::apt;
 use crate::error::Error;
 use crate::installation::{self, Installation};
 use crate::kernels::{self, Kind};
 use crate::steps::Steps;
 use crate::workspace::Workspace;
+use crate::{apt, package};
 
 /// `cargo xtask parent`.
 #[derive(Debug, Args)]
@@ -50,6 +50,9 @@ pub(crate) struct MachineOptions {
     /// Do not start the daemon
     #[arg(long)]
     pub(crate) no_daemon: bool,
+    /// Make systemd process 1, and install none of enclaved: the parent has dpkg instead, and enclaved's package
+    #[arg(long)]
+    pub(crate) systemd: bool,
     /// A Debian package that the parent has, with all it depends on
     #[arg(long = "package", value_name = "PACKAGE")]
     pub(crate) packages: Vec<String>,
@@ -83,11 +86,19 @@ pub(crate) fn file(host: &Path, guest: &str) -> GuestFile {
 
 /// Runs the command and ends with its exit status.
 pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<ExitCode, Error> {
-    let mut steps = Steps::only_slow(installation::STEPS + 3);
+    let systemd = arguments.machine.systemd;
+    let mut steps = Steps::only_slow(installation::STEPS + 3 + usize::from(systemd));
     steps.quiet(apt::STEP, || apt::install(workspace))?;
     let installation = Installation::prepare(workspace, &mut steps)?;
     let kernel = steps.quiet(Kind::Parent.label(), || kernels::built(workspace, Kind::Parent))?;
-    let config = installation.parent(workspace, &kernel, &arguments.machine);
+    let mut config = installation.parent(workspace, &kernel, &arguments.machine);
+    if systemd {
+        let output = workspace.output("packages");
+        let package = steps.quiet(package::STEP, || {
+            package::built(workspace, &installation, package::VERSION, &output)
+        })?;
+        config.files.push(file(&package, "/root/enclaved.deb"));
+    }
     let instance = steps.quiet("parent instance", || ParentInstance::prepare(config))?;
     let session = match arguments.command.as_slice() {
         [] => Session::shell(),

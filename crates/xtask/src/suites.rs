@@ -10,7 +10,7 @@
 //! Without such a line it gets the parent that `cargo xtask parent` makes without options. Beside what every parent has,
 //! `/opt/enclaved` holds the package's binaries, which run inside enclaves, in `guest`, the enclave kernel as an ELF file,
 //! `vmlinux`, and AWS's `eif_build` in `oracle`; that one is linked dynamically and needs the packages `libssl3` and
-//! `libgcc-s1`.
+//! `libgcc-s1`. Where systemd runs, `packages` holds the Debian packages of two versions of enclaved.
 
 use std::fs;
 use std::io;
@@ -31,11 +31,13 @@ use crate::workspace::Workspace;
 /// The package that the suites are in.
 pub(crate) const PACKAGE: &str = "end-to-end-tests";
 
-/// Where a suite, the guests' applications, the kernel in its other form and AWS's `eif_build` are in the parent.
+/// Where a suite, the guests' applications, the kernel in its other form, AWS's `eif_build` and enclaved's
+/// packages are in the parent.
 const SUITES: &str = "/opt/enclaved/suites";
 const GUESTS: &str = "/opt/enclaved/guest";
 const VMLINUX: &str = "/opt/enclaved/vmlinux";
 const ORACLE: &str = "/opt/enclaved/oracle";
+const PACKAGES: &str = "/opt/enclaved/packages";
 
 /// What is built of the package.
 #[derive(Debug)]
@@ -52,6 +54,19 @@ pub(crate) struct Suite {
     pub(crate) name: String,
     executable: PathBuf,
     source: PathBuf,
+}
+
+/// What suites may use beside an installation.
+#[derive(Debug)]
+pub(crate) struct Extras<'a> {
+    /// Applications for enclaves.
+    pub(crate) guests: &'a [PathBuf],
+    /// The enclave kernel in its other form.
+    pub(crate) vmlinux: &'a Path,
+    /// AWS's `eif_build`.
+    pub(crate) oracle: &'a Path,
+    /// Debian packages of enclaved.
+    pub(crate) packages: &'a [PathBuf],
 }
 
 /// A `// parent:` line.
@@ -102,13 +117,16 @@ impl Suite {
     }
 
     /// Adds the suite, and what suites may use, to a parent.
-    pub(crate) fn place(&self, config: &mut Config, guests: &[PathBuf], vmlinux: &Path, oracle: &Path) {
+    pub(crate) fn place(&self, config: &mut Config, extras: &Extras<'_>) {
         config.files.push(file(&self.executable, &self.program()));
-        config.files.push(file(vmlinux, VMLINUX));
-        config.files.push(file(oracle, &below(ORACLE, oracle)));
+        config.files.push(file(extras.vmlinux, VMLINUX));
         config
             .files
-            .extend(guests.iter().map(|guest| file(guest, &below(GUESTS, guest))));
+            .push(file(extras.oracle, &below(ORACLE, extras.oracle)));
+        for (directory, hosts) in [(GUESTS, extras.guests), (PACKAGES, extras.packages)] {
+            let files = hosts.iter().map(|host| file(host, &below(directory, host)));
+            config.files.extend(files);
+        }
     }
 
     /// Runs the suite in its parent, its output on this program's own streams. `harness` are arguments for it.
@@ -152,6 +170,12 @@ mod tests {
         assert_eq!((arguments.machine.cpus, arguments.machine.memory), (8, 3 << 30));
         assert_eq!(arguments.machine.packages, ["socat", "python3"]);
         assert!(arguments.command.is_empty());
+    }
+
+    #[test]
+    fn a_head_may_ask_for_systemd() {
+        let arguments = parse_head("// parent: --systemd --cpus 4\n").expect("valid");
+        assert!(arguments.machine.systemd);
     }
 
     #[test]

@@ -14,9 +14,9 @@ use crate::installation::{self, Installation};
 use crate::kernels::{self, Kernel, Kind};
 use crate::report::{Outcome, Report};
 use crate::steps::Steps;
-use crate::suites::{self, Suite, Suites};
+use crate::suites::{self, Extras, Suite, Suites};
 use crate::workspace::Workspace;
-use crate::{apt, dependencies, host, lint, oracle, process};
+use crate::{apt, dependencies, host, lint, oracle, package, process};
 
 /// Steps of [`prepare`], and of the end-to-end tests.
 const END_TO_END_STEPS: usize = installation::STEPS + 4;
@@ -187,7 +187,19 @@ fn run_suite(
     let mut config = tools
         .installation
         .parent(workspace, &tools.parent_kernel, &parent.machine);
-    let vmlinux = tools.installation.kernel.vmlinux();
-    suite.place(&mut config, guests, &vmlinux, &tools.oracle);
+    let mut packages = Vec::new();
+    if parent.machine.systemd {
+        for version in [package::VERSION, package::NEXT_VERSION] {
+            let output = workspace.output("packages");
+            packages.push(package::built(workspace, &tools.installation, version, &output)?);
+        }
+    }
+    let extras = Extras {
+        guests,
+        vmlinux: &tools.installation.kernel.vmlinux(),
+        oracle: &tools.oracle,
+        packages: &packages,
+    };
+    suite.place(&mut config, &extras);
     suite.run(config, [&parent.command, harness].concat())
 }

@@ -191,7 +191,7 @@ fn start(
         partitions: CpuPartitions::none(),
         kvm: "/dev/null".into(),
     };
-    let daemon = Daemon::build(config, machine, launcher.clone()).unwrap();
+    let daemon = Daemon::build(config, machine, launcher.clone(), None).unwrap();
     let (stop, stopped) = oneshot::channel();
     let daemon = tokio::spawn(daemon.run(async { stopped.await.unwrap_or(Stop::EndEnclaves) }));
     (stop, daemon)
