@@ -117,7 +117,7 @@ pub(crate) struct RunEnclave {
 /// List the running enclaves
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Examples:
+Example:
   nitro-cli describe-enclaves
   nitro-cli describe-enclaves --ended")]
 pub(crate) struct DescribeEnclaves {

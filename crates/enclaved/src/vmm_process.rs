@@ -61,11 +61,14 @@ impl Launcher for VmmLauncher {
             let context = format!("Starting the VMM {} failed", self.program.display());
             Failure::caused_by(ErrorCode::ProcessSpawn, &context, &error)
         })?;
-        process.send_launch(&launch).map_err(|error| {
-            let context = "The VMM could not be given its specification";
-            Failure::caused_by(ErrorCode::EnclaveBootFailure, context, &error)
-        })?;
-        Ok(process)
+        match process.send_launch(&launch) {
+            // One that is gone already is noticed, with the reason, like one that goes later.
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                let context = "The VMM could not be given its specification";
+                Err(Failure::caused_by(ErrorCode::EnclaveBootFailure, context, &error))
+            }
+            _ => Ok(process),
+        }
     }
 
     /// Must be called on a Tokio runtime.
@@ -99,7 +102,11 @@ impl VmmLauncher {
         if let Some(list) = &launch.process_list {
             // Before it is told anything, so that no thread of it can be ahead of it.
             let process_id = process.identity.process_id.to_string();
-            rustix::io::write(list, process_id.as_bytes())?;
+            match rustix::io::write(list, process_id.as_bytes()) {
+                // It has ended already, which is noticed elsewhere.
+                Ok(_) | Err(rustix::io::Errno::SRCH) => {}
+                Err(error) => return Err(error.into()),
+            }
         }
         Ok(process)
     }
