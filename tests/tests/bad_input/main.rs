@@ -352,11 +352,23 @@ fn a_vmm_that_is_killed_while_its_guest_boots_is_e36() {
     let _world = World::enter();
     let host = Host::of_the_parent();
     let started = Launch::of(eifs::with_init("idle")).start(&host);
-    let vmm = poll::until("the VMM", || processes_named("enclave-vmm").first().copied());
+    let vmm = poll::until("a VMM with a vCPU", || {
+        processes_named("enclave-vmm")
+            .into_iter()
+            .find(|process| has_vcpu(*process))
+    });
 
     send_signal(vmm, Signal::KILL);
 
     started.finish().failed_to_run("E36", &["SIGKILL"]);
+}
+
+/// Whether a VMM is past its preparations. Before, it can die of other things, too.
+fn has_vcpu(process_id: u32) -> bool {
+    let descriptors = fs::read_dir(format!("/proc/{process_id}/fd"));
+    let files = descriptors.into_iter().flatten().flatten();
+    let mut targets = files.filter_map(|file| fs::read_link(file.path()).ok());
+    targets.any(|target| target.to_string_lossy().contains("kvm-vcpu"))
 }
 
 #[test]
