@@ -86,6 +86,24 @@ fn a_gibibyte_is_one_large_page_where_there_is_one() {
 }
 
 #[test]
+fn any_size_is_given_as_asked_in_pages_of_both_sizes() {
+    let _world = World::enter();
+    let (large, small) = pools();
+    let eif = eifs::of_application("machine", &["fill", "1100"]);
+
+    let enclave = Launch::of(eif)
+        .with_memory(1224)
+        .in_debug_mode()
+        .run(&Host::of_the_parent());
+
+    assert_eq!(enclave.info["MemoryMiB"], 1224);
+    assert_eq!(pools(), (large - 1, small - 100));
+    enclave.console().wait_for("filled 1100 MiB, 0 pages are wrong");
+    enclave.terminate();
+    assert_eq!(pools(), (large, small));
+}
+
+#[test]
 fn five_gibibytes_lie_on_both_sides_of_the_gap_and_all_of_it_can_be_used() {
     let _world = World::enter();
     // More than the three GiB below the gap.

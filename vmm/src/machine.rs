@@ -59,6 +59,7 @@ pub fn run(control: &Control<'_>) -> Result<ExitReason, LaunchError> {
         .map_err(LaunchError::system("entering the socket directory"))?;
     let (reasons, ends) = channel();
     let wake = EventFd::new(EFD_NONBLOCK).map_err(LaunchError::system("creating an eventfd"))?;
+    let wake = Arc::new(wake);
     let end = EndReporter { reasons, wake };
 
     let Launch {
@@ -128,9 +129,7 @@ fn attach_devices(
     let serial = Arc::new(Mutex::new(serial));
     buses.ports.attach(layout::SERIAL_PORTS, serial.clone());
     let serial = SerialInterrupts::new(serial).map_err(LaunchError::system("creating a timer"))?;
-    let end = end
-        .try_clone()
-        .map_err(LaunchError::system("creating an eventfd"))?;
+    let end = end.clone();
     let keyboard = I8042::new(move || end.report(ExitReason::Reset));
     buses
         .ports
@@ -231,17 +230,12 @@ fn event_loop<'a>(
     }
     events.add_subscriber(Box::new(DaemonWatch {
         socket: control.as_fd(),
-        end: clone_of(end)?,
+        end: end.clone(),
     }));
     events.add_subscriber(Box::new(EndWatch {
-        wake: clone_of(end)?.wake,
+        wake: end.wake.clone(),
     }));
     Ok(events)
-}
-
-fn clone_of(end: &EndReporter) -> Result<EndReporter, LaunchError> {
-    end.try_clone()
-        .map_err(LaunchError::system("creating an eventfd"))
 }
 
 /// Serves events until a reason to end arrives.
@@ -304,7 +298,7 @@ impl MutEventSubscriber for DaemonWatch<'_> {
 
 /// Wakes the event loop when a vCPU thread or a device reports the end.
 struct EndWatch {
-    wake: EventFd,
+    wake: Arc<EventFd>,
 }
 
 impl MutEventSubscriber for EndWatch {
@@ -314,7 +308,7 @@ impl MutEventSubscriber for EndWatch {
     }
 
     fn init(&mut self, ops: &mut EventOps) {
-        if let Err(error) = ops.add(Events::new(&self.wake, EventSet::IN)) {
+        if let Err(error) = ops.add(Events::new(&*self.wake, EventSet::IN)) {
             log::line(format_args!("the end of the guest is not watched: {error}"));
         }
     }

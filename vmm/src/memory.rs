@@ -5,7 +5,7 @@
 //! is found here and not in the guest. The kernel zeroes each page when it is first touched: by the guest, or, where the
 //! pages are to come from a certain NUMA node, here.
 
-use std::{fs::File, io, os::fd::OwnedFd};
+use std::{fs::File, io, os::fd::OwnedFd, sync::Arc};
 
 use api::vmm::MemoryFile;
 use kvm_bindings::kvm_userspace_memory_region;
@@ -146,7 +146,10 @@ pub fn map(files: &[MemoryFile], descriptors: Vec<OwnedFd>) -> Result<GuestMemor
         });
     }
     let placements = place(files)?;
-    let descriptors: Vec<File> = descriptors.into_iter().map(File::from).collect();
+    let descriptors: Vec<Arc<File>> = descriptors
+        .into_iter()
+        .map(|descriptor| Arc::new(descriptor.into()))
+        .collect();
     let regions: Result<Vec<_>, _> = placements
         .iter()
         .map(|placement| {
@@ -160,7 +163,7 @@ pub fn map(files: &[MemoryFile], descriptors: Vec<OwnedFd>) -> Result<GuestMemor
     GuestMemoryMmap::from_regions(regions?).map_err(MemoryError::Regions)
 }
 
-fn map_region(placement: &Placement, files: &[File]) -> Result<GuestRegionMmap, MemoryError> {
+fn map_region(placement: &Placement, files: &[Arc<File>]) -> Result<GuestRegionMmap, MemoryError> {
     let Placement {
         file,
         file_offset,
@@ -169,12 +172,13 @@ fn map_region(placement: &Placement, files: &[File]) -> Result<GuestRegionMmap, 
     } = *placement;
     let failed = |source| MemoryError::Map { size, source };
     let length = usize::try_from(size).map_err(|_| failed(MmapRegionError::InvalidPointer))?;
-    let file = files.get(file).and_then(|file| file.try_clone().ok());
-    let file = file.ok_or_else(|| failed(MmapRegionError::InvalidPointer))?;
+    let file = files
+        .get(file)
+        .ok_or_else(|| failed(MmapRegionError::InvalidPointer))?;
     // Without MAP_NORESERVE: the reservation is what makes a shortage an error here and not a SIGBUS in the guest.
     let protection = libc::PROT_READ | libc::PROT_WRITE;
     let mapping = MmapRegion::build(
-        Some(FileOffset::new(file, file_offset)),
+        Some(FileOffset::from_arc(Arc::clone(file), file_offset)),
         length,
         protection,
         libc::MAP_SHARED,

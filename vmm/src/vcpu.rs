@@ -107,12 +107,12 @@ fn kick_signal() -> i32 {
 extern "C" fn return_from_kvm_run(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {}
 
 /// Where vCPU threads report the end of the guest: the reason, and a wake-up for the device thread.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct EndReporter {
     /// The reasons, in order; the first one counts.
     pub reasons: Sender<ExitReason>,
     /// Written after each.
-    pub wake: EventFd,
+    pub wake: Arc<EventFd>,
 }
 
 impl EndReporter {
@@ -121,14 +121,6 @@ impl EndReporter {
         // Either can only fail when the receiver is gone, that is, when the process is already ending.
         drop(self.reasons.send(reason));
         drop(self.wake.write(1));
-    }
-
-    /// Another handle to the same receiver.
-    pub fn try_clone(&self) -> io::Result<Self> {
-        Ok(Self {
-            reasons: self.reasons.clone(),
-            wake: self.wake.try_clone()?,
-        })
     }
 }
 
@@ -164,7 +156,7 @@ impl VcpuThreads {
         let mut threads = Vec::with_capacity(vcpus.len());
         let cpus = place.cpu_ids.iter().copied();
         for (number, (mut vcpu, cpu)) in vcpus.into_iter().zip(cpus).enumerate() {
-            let (buses, end, stall) = (buses.clone(), end.try_clone()?, stall.clone());
+            let (buses, end, stall) = (buses.clone(), end.clone(), stall.clone());
             let group = place.group.clone();
             let body = move || {
                 join(group.as_deref());
