@@ -367,17 +367,14 @@ mod tests {
             two_megabytes in 0_u64..12_000,
         ) {
             let free = Pages { gigabyte, two_megabytes };
-            match Pages::among(mib, free) {
-                Some(pages) => {
-                    let sum = pages.gigabyte * 1024 + pages.two_megabytes * 2;
-                    prop_assert!(sum >= mib && sum < mib + 2);
-                    prop_assert!(pages.gigabyte <= gigabyte && pages.two_megabytes <= two_megabytes);
-                    prop_assert!(pages.gigabyte == gigabyte || pages.two_megabytes * 2 < 1024 + 2);
-                }
-                None => {
-                    let in_large_pages = (mib >> 10).min(gigabyte) << 10;
-                    prop_assert!(two_megabytes * 2 < mib - in_large_pages);
-                }
+            if let Some(pages) = Pages::among(mib, free) {
+                let sum = pages.gigabyte * 1024 + pages.two_megabytes * 2;
+                prop_assert!(sum >= mib && sum < mib + 2);
+                prop_assert!(pages.gigabyte <= gigabyte && pages.two_megabytes <= two_megabytes);
+                prop_assert!(pages.gigabyte == gigabyte || pages.two_megabytes * 2 < 1024 + 2);
+            } else {
+                let in_large_pages = (mib >> 10).min(gigabyte) << 10;
+                prop_assert!(two_megabytes * 2 < mib - in_large_pages);
             }
         }
     }
