@@ -1,6 +1,8 @@
 //! Enclaves, started and ended with nitro-cli.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -249,6 +251,23 @@ impl Enclave {
     /// Returns once describe-enclaves does not list it any more, because it has ended by itself.
     pub fn wait_until_gone(&self) {
         crate::poll::until("the enclave's end", || self.description().is_none().then_some(()));
+    }
+
+    /// How many pages of its memory lie on each NUMA node (`numa_maps` in `proc_pid_numa_maps(5)`): `N0` and so on.
+    ///
+    /// # Panics
+    /// If its VMM is gone.
+    pub fn guest_pages_by_node(&self) -> BTreeMap<String, u64> {
+        let maps = fs::read_to_string(format!("/proc/{}/numa_maps", self.process_id())).expect("numa_maps");
+        let mut pages = BTreeMap::new();
+        for line in maps.lines().filter(|line| line.contains("enclave-memory")) {
+            for field in line.split(' ') {
+                if let Some((node, count)) = field.split_once('=').filter(|(node, _)| node.starts_with('N')) {
+                    *pages.entry(node.to_owned()).or_insert(0) += count.parse::<u64>().expect("a count");
+                }
+            }
+        }
+        pages
     }
 
     fn try_terminate(&self) -> Finished {

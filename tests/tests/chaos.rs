@@ -23,6 +23,9 @@ const MIB: u64 = 1 << 20;
 /// How long things are killed.
 const CHAOS: Duration = Duration::from_secs(100);
 
+/// Node 0 has the first ones, node 1 the others.
+const CPUS_PER_NODE: u64 = 6;
+
 /// How many enclaves are run and terminated in all.
 const CYCLES: usize = 100;
 
@@ -60,8 +63,9 @@ fn cpus(enclave: &Enclave) -> Vec<u64> {
     ids.iter().map(|id| id.as_u64().expect("a number")).collect()
 }
 
-/// No two enclaves share a CPU, a CID or a name.
-fn assert_disjoint(enclaves: &[Enclave]) {
+/// No two enclaves share a CPU, a CID or a name, and the memory of each is on the node of its CPUs, all of it. Returns the
+/// nodes.
+fn assert_apart(enclaves: &[Enclave]) -> BTreeSet<u64> {
     let all: Vec<u64> = enclaves.iter().flat_map(cpus).collect();
     assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), all.len(), "{all:?}");
     for key in ["EnclaveCID", "EnclaveName", "EnclaveID", "ProcessID"] {
@@ -71,6 +75,18 @@ fn assert_disjoint(enclaves: &[Enclave]) {
             .collect();
         assert_eq!(values.len(), enclaves.len(), "{key}: {values:?}");
     }
+    let node_of = |enclave: &Enclave| {
+        let nodes: BTreeSet<u64> = cpus(enclave).iter().map(|cpu| cpu / CPUS_PER_NODE).collect();
+        assert_eq!(nodes.len(), 1, "CPUs of one node");
+        let node = nodes.into_iter().next().expect("one node");
+        let pages = enclave.info["MemoryMiB"].as_u64().expect("a size") / 2;
+        assert_eq!(
+            enclave.guest_pages_by_node(),
+            [(format!("N{node}"), pages)].into()
+        );
+        node
+    };
+    enclaves.iter().map(node_of).collect()
 }
 
 #[test]
@@ -80,6 +96,7 @@ fn a_hundred_enclaves_in_random_order_and_overlap_leave_the_pools_as_they_were()
     let mut dice = Dice(0x5eed);
     let mut running: Vec<Enclave> = Vec::new();
     let mut most = 0;
+    let mut nodes = BTreeSet::new();
 
     let mut started = 0;
     while started < CYCLES {
@@ -101,14 +118,15 @@ fn a_hundred_enclaves_in_random_order_and_overlap_leave_the_pools_as_they_were()
         for launch in launches {
             running.push(Enclave::started_by(launch.finish().succeeded(), daemon.host()));
         }
-        assert_disjoint(&running);
+        nodes.extend(assert_apart(&running));
         started += wanted;
         most = most.max(running.len());
     }
     for enclave in running {
         enclave.terminate();
     }
-    println!("{started} enclaves run and terminated, at most {most} at the same time");
+    println!("{started} enclaves run and terminated, at most {most} at the same time, on nodes {nodes:?}");
+    assert_eq!((most, nodes), (4, [0, 1].into()));
 }
 
 #[test]

@@ -9,11 +9,13 @@
 #![expect(clippy::expect_used, reason = "a suite fails on the spot")]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use end_to_end_tests::{Enclave, Launch, OwnDaemon, World, parent, poll};
 use rustix::process::Signal;
@@ -202,20 +204,6 @@ fn interrupts_leave_the_cpus_of_an_enclave_and_come_back() {
     assert_eq!(affinities(), before);
 }
 
-/// The pages of guest memory that a process has from each node (`numa_maps`).
-fn guest_pages_by_node(process_id: u32) -> BTreeMap<String, u64> {
-    let maps = fs::read_to_string(format!("/proc/{process_id}/numa_maps")).expect("numa_maps");
-    let mut pages = BTreeMap::new();
-    for line in maps.lines().filter(|line| line.contains("enclave-memory")) {
-        for field in line.split(' ') {
-            if let Some((node, count)) = field.split_once('=').filter(|(node, _)| node.starts_with('N')) {
-                *pages.entry(node.to_owned()).or_insert(0) += count.parse::<u64>().expect("a count");
-            }
-        }
-    }
-    pages
-}
-
 #[test]
 fn memory_lies_on_the_node_of_the_cpus_and_all_of_it_is_taken_at_once() {
     let _world = World::enter();
@@ -225,7 +213,7 @@ fn memory_lies_on_the_node_of_the_cpus_and_all_of_it_is_taken_at_once() {
     let enclaves = launches.map(|(node, cpus)| (node, hello().with_cpu_ids(cpus).run(daemon.host())));
 
     for (node, enclave) in enclaves {
-        let pages = guest_pages_by_node(enclave.process_id());
+        let pages = enclave.guest_pages_by_node();
         println!("CPUs {:?}: pages of 2 MiB by node {pages:?}", cpus_of(&enclave));
         assert_eq!(pages, [(node.to_owned(), 64)].into());
         enclave.terminate();
@@ -246,4 +234,82 @@ fn an_enclave_goes_to_the_node_that_has_both_and_a_full_node_is_named() {
     let failed = hello().with_memory(1026).attempt(daemon.host());
     failed.failed_to_run("E27", &["on NUMA node 0, where its CPUs are", "node0/hugepages"]);
     second.terminate();
+}
+
+/// The memory files of an enclave, opened beside its VMM so that their pages stay when it is gone.
+fn memory_files(enclave: &Enclave) -> Vec<File> {
+    let descriptors = fs::read_dir(format!("/proc/{}/fd", enclave.process_id())).expect("descriptors");
+    let paths = descriptors.map(|descriptor| descriptor.expect("a descriptor").path());
+    let is_memory = |path: &PathBuf| {
+        fs::read_link(path).is_ok_and(|target| target.to_string_lossy().contains("enclave-memory"))
+    };
+    let files: Vec<File> = paths
+        .filter(is_memory)
+        .map(|path| File::open(path).expect("a memory file"))
+        .collect();
+    assert!(!files.is_empty());
+    files
+}
+
+/// How many blocks of 4 KiB of all files are not zero.
+fn blocks_with_content(files: &[File]) -> usize {
+    let count = |file: &File| {
+        let mut page = vec![0; 2 << 20];
+        let mut offset = 0;
+        let mut found = 0;
+        while file.read_at(&mut page, offset).expect("read memory") == page.len() {
+            found += page
+                .chunks(4096)
+                .filter(|block| block.iter().any(|byte| *byte != 0))
+                .count();
+            offset += page.len() as u64;
+        }
+        found
+    };
+    files.iter().map(count).sum()
+}
+
+#[test]
+fn what_an_enclave_knew_is_cleared_before_its_memory_goes_back() {
+    let _world = World::enter();
+    let mut daemon = OwnDaemon::start(&[]);
+    let [terminated, killed, inherited] = [(); 3].map(|()| hello().run(daemon.host()));
+    let files = [&terminated, &killed, &inherited].map(memory_files);
+    let before = files.each_ref().map(|files| blocks_with_content(files));
+    assert!(before.iter().all(|blocks| *blocks > 1000), "{before:?}");
+
+    let start = Instant::now();
+    terminated.terminate();
+    let took = start.elapsed();
+    end_to_end_tests::send_signal(killed.process_id(), Signal::KILL);
+    killed.wait_until_gone();
+    daemon.end_with(Signal::KILL);
+    daemon.start_next();
+    inherited.terminate();
+
+    let after = files.each_ref().map(|files| blocks_with_content(files));
+    println!(
+        "blocks of 4 KiB that are not zero: {before:?}, and afterwards {after:?}; terminate-enclave took {took:?}"
+    );
+    assert_eq!(after, [0; 3]);
+}
+
+#[test]
+fn a_vmm_that_the_kernel_kills_for_want_of_memory_is_told_as_such() {
+    let _world = World::enter();
+    let daemon = OwnDaemon::start(&[]);
+    let enclave = hello().run(daemon.host());
+    let run_directory = daemon.host().run_directory().to_string_lossy().replace('/', "-");
+    let limit = format!("/sys/fs/cgroup/enclaved{run_directory}/{}/memory.max", enclave.id);
+
+    fs::write(limit, "0").expect("limit the memory of the group");
+
+    enclave.wait_until_gone();
+    let ended = daemon
+        .host()
+        .cli(&["describe-enclaves", "--ended"])
+        .succeeded()
+        .json();
+    let reason = ended[0]["Reason"].as_str().expect("a reason");
+    assert!(reason.contains("OOM killer"), "{reason}");
 }

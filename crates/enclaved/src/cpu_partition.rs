@@ -29,7 +29,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::ids::EnclaveId;
-use crate::interrupts;
+use crate::interrupts::{self, Moved};
 
 /// Where control groups are.
 pub const CGROUP_ROOT: &str = "/sys/fs/cgroup";
@@ -112,7 +112,7 @@ impl CpuPartitions {
         let partition = Partition {
             group: group.join(id.to_string()),
             cpus: cpus.iter().copied().collect(),
-            interrupts: Vec::new(),
+            interrupts: Moved::default(),
             keep: false,
         };
         partition.create()?;
@@ -122,14 +122,12 @@ impl CpuPartitions {
     /// The partition of an enclave that an earlier daemon has started, if it has one.
     pub fn inherited(&self, id: &EnclaveId, cpus: &[u32], directory: &Path) -> Option<Partition> {
         let group = self.group.as_ref()?.join(id.to_string());
-        let interrupts = fs::read_to_string(directory.join(MOVED_INTERRUPTS)).unwrap_or_default();
+        let interrupts = fs::read(directory.join(MOVED_INTERRUPTS)).unwrap_or_default();
         group.is_dir().then(|| Partition {
             group,
             cpus: cpus.iter().copied().collect(),
-            interrupts: interrupts
-                .split_ascii_whitespace()
-                .filter_map(|number| number.parse().ok())
-                .collect(),
+            // Without the file no interrupt comes back, which is no loss.
+            interrupts: serde_json::from_slice(&interrupts).unwrap_or_default(),
             keep: false,
         })
     }
@@ -164,7 +162,7 @@ impl Drop for CpuPartitions {
 pub struct Partition {
     group: PathBuf,
     cpus: BTreeSet<u32>,
-    interrupts: Vec<u32>,
+    interrupts: Moved,
     keep: bool,
 }
 
@@ -183,6 +181,13 @@ impl Partition {
     /// [`PartitionError::Io`].
     pub fn thread_list(&self) -> Result<OwnedFd, PartitionError> {
         open_list(&self.group.join(VCPUS).join("cgroup.threads"))
+    }
+
+    /// Whether the kernel has killed the enclave's process for want of memory (`memory.events`, "`oom_kill`").
+    pub fn was_killed_for_memory(&self) -> bool {
+        let events = fs::read_to_string(self.group.join("memory.events")).unwrap_or_default();
+        let kills = events.lines().find_map(|line| line.strip_prefix("oom_kill "));
+        kills.is_some_and(|kills| kills != "0")
     }
 
     /// Lets go of the partition without giving the CPUs back.
@@ -213,9 +218,11 @@ impl Partition {
 
     fn with_interrupts_moved(mut self, directory: &Path) -> Self {
         self.interrupts = interrupts::keep_off(Path::new(interrupts::PROC_IRQ), &self.cpus);
-        let numbers: Vec<String> = self.interrupts.iter().map(u32::to_string).collect();
         // Only for the next daemon, which otherwise does not bring them back.
-        if let Err(error) = fs::write(directory.join(MOVED_INTERRUPTS), numbers.join(" ")) {
+        let written = serde_json::to_vec(&self.interrupts)
+            .map_err(io::Error::from)
+            .and_then(|moved| fs::write(directory.join(MOVED_INTERRUPTS), moved));
+        if let Err(error) = written {
             tracing::debug!(%error, "the moved interrupts cannot be written down");
         }
         self
@@ -246,6 +253,12 @@ fn prepare(root: &Path, run_directory: &Path, pool: &BTreeSet<u32>) -> Result<Pa
     let is_new = !group.is_dir();
     if is_new {
         make_directory(&group)?;
+    }
+    // Only tells how a VMM ended, so that it may be missing.
+    for group in [root, &group] {
+        if let Err(error) = write(&group.join("cgroup.subtree_control"), "+memory") {
+            tracing::debug!(error = error_chain(&error), "no account of memory by enclave");
+        }
     }
     let prepared = write(&group.join("cgroup.subtree_control"), "+cpuset")
         .and_then(|()| write(&group.join("cpuset.cpus.exclusive"), &list(pool)));

@@ -26,6 +26,8 @@ pub(crate) enum End {
     Failed(Failure),
     /// The VMM is gone without a word.
     Vanished,
+    /// The VMM was killed because the machine, or its control group, has no memory left for it.
+    OutOfMemory,
     /// The VMM did not keep to the protocol; this is what it sent.
     Nonsense(String),
     /// Somebody wanted it to end.
@@ -60,6 +62,9 @@ impl End {
             (Self::Failed(failure), _) => format!("{}: {failure}", failure.code),
             (Self::Vanished, _) => {
                 format!("its VMM process ended by itself or was killed ({process_end})")
+            }
+            (Self::OutOfMemory, _) => {
+                "the kernel killed its VMM process for want of memory (OOM killer)".to_owned()
             }
             (Self::Nonsense(what), _) => format!("its VMM broke the protocol: it sent {what}"),
             (Self::Requested(request), _) => request.reason().to_owned(),

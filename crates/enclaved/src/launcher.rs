@@ -20,7 +20,7 @@ use crate::process_identity::ProcessIdentity;
 pub struct Launch {
     /// What the VMM is told.
     pub spec: LaunchSpec,
-    /// What it is given. The launcher closes its copies, so that nothing but the VMM keeps guest memory alive.
+    /// What it is given. The launcher closes its copies.
     pub descriptors: Descriptors,
     /// The enclave's part of the run directory; the VMM's working directory.
     pub directory: PathBuf,

@@ -47,6 +47,7 @@ pub mod daemon;
 mod end;
 pub mod ended;
 pub mod foreign;
+mod guest_memory;
 pub mod heartbeat;
 pub mod ids;
 pub mod inheritance;

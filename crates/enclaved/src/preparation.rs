@@ -11,6 +11,7 @@ use crate::allocator::pool::PoolLock;
 use crate::application_end::ApplicationEndListener;
 use crate::console::Console;
 use crate::cpu_partition::{CpuPartitions, PartitionError};
+use crate::guest_memory::HeldMemory;
 use crate::heartbeat::{self, Heartbeat};
 use crate::launcher::{Descriptors, Launch};
 use crate::registry::Lease;
@@ -30,6 +31,8 @@ pub(crate) struct Prepared {
     pub(crate) application_end: ApplicationEndListener,
     /// Its console, in debug mode.
     pub(crate) console: Option<Console>,
+    /// Its memory, to be cleared at its end.
+    pub(crate) memory: HeldMemory,
     /// How long it may take to boot.
     pub(crate) time_limit: Duration,
     /// Keeps the pool as it is until the enclave's VMM is noted down.
@@ -93,6 +96,13 @@ pub(crate) fn prepare(
         .as_ref()
         .map(|partition| Ok((partition.process_list()?, partition.thread_list()?)));
     let (process_list, vcpu_group) = lists.transpose().map_err(isolate)?.unzip();
+    let memory = HeldMemory::of(&grant.memory).map_err(|error| {
+        Failure::caused_by(
+            ErrorCode::FileOperation,
+            "The enclave's memory cannot be held",
+            &error,
+        )
+    })?;
     let (memory_files, layouts) = grant
         .memory
         .into_iter()
@@ -129,6 +139,7 @@ pub(crate) fn prepare(
         heartbeat,
         application_end,
         console,
+        memory,
         time_limit,
         pool_lock: order.pool_lock,
     })

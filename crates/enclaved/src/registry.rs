@@ -313,6 +313,17 @@ impl Lease {
         }
     }
 
+    /// Whether the kernel has killed the VMM for want of memory. Not known without a control group.
+    pub fn was_killed_for_memory(&self) -> bool {
+        let known = self.update(|record| {
+            record
+                .partition
+                .as_ref()
+                .is_some_and(Partition::was_killed_for_memory)
+        });
+        known.unwrap_or_default()
+    }
+
     /// Lets go of an enclave that goes on: the record is gone, and the directory stays for the next daemon.
     pub fn leave(self) {
         if let Some(directory) = self.update(|record| record.directory.take()).flatten() {

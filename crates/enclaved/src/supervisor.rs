@@ -9,8 +9,7 @@
 //!                        └── any other end, the time limit, the client leaves ─────┘
 //! ```
 //!
-//! There is one way out: kill the process, wait until it is reaped (the kernel has then freed its memory), drop the
-//! lease. Only after that is anybody told. While an enclave boots it belongs to the client that asked for it: if that
+//! There is one way out: kill the process, wait until it is reaped, clear its memory and give that back, drop the lease. Only after that is anybody told. While an enclave boots it belongs to the client that asked for it: if that
 //! client leaves, the enclave is ended, so that an interrupted run-enclave leaves nothing behind. Once it has booted it
 //! belongs to nobody but the parent, and outlives its daemon (see [`crate::inheritance`]).
 
@@ -27,6 +26,7 @@ use crate::application_end::ApplicationEndListener;
 use crate::console::{Console, ConsoleError};
 use crate::cpu_partition::Partition;
 use crate::end::End;
+use crate::guest_memory::HeldMemory;
 use crate::heartbeat::Heartbeat;
 use crate::launcher::{Instance, Launcher, ProcessEnd, Said};
 use crate::note::Note;
@@ -50,6 +50,7 @@ pub(crate) async fn supervise<L: Launcher>(prepared: Prepared, launcher: &L, cli
         heartbeat,
         application_end,
         console,
+        memory,
         time_limit,
         pool_lock,
     } = prepared;
@@ -61,7 +62,7 @@ pub(crate) async fn supervise<L: Launcher>(prepared: Prepared, launcher: &L, cli
         Err(failure) => {
             let reason = failure.message.as_str();
             tracing::warn!(enclave = %id, reason, "the enclave could not be launched");
-            drop((heartbeat, application_end, lease));
+            drop((heartbeat, application_end, memory, lease));
             return reply(&client, Reply::Error(failure));
         }
     };
@@ -76,6 +77,7 @@ pub(crate) async fn supervise<L: Launcher>(prepared: Prepared, launcher: &L, cli
         application_end,
         application: None,
         console,
+        memory,
         lease,
     };
     let boot = Boot {
@@ -108,6 +110,9 @@ pub(crate) enum TakeOverError {
     /// Its VMM cannot be watched.
     #[error("its VMM cannot be watched")]
     Vmm(#[from] io::Error),
+    /// Its memory cannot be opened.
+    #[error("its memory cannot be opened")]
+    Memory(#[source] io::Error),
     /// Its pipes and sockets.
     #[error(transparent)]
     Directory(#[from] RunDirectoryError),
@@ -135,6 +140,11 @@ pub(crate) fn resume<L: Launcher>(
         None
     };
     let application_end = ApplicationEndListener::listen(&directory)?;
+    let memory = if lives {
+        HeldMemory::of_process(&note.vmm).map_err(TakeOverError::Memory)?
+    } else {
+        HeldMemory::default()
+    };
     let lease = registry.take_over(&note, directory, partition, console.clone());
     let life = Life {
         end_requests: lease.end_requests(),
@@ -144,6 +154,7 @@ pub(crate) fn resume<L: Launcher>(
         application_end,
         application: None,
         console,
+        memory,
         lease,
     };
     tokio::spawn(life.run());
@@ -178,6 +189,7 @@ pub(crate) struct Life<I> {
     /// How its application ended, once it has said so.
     pub(crate) application: Option<ApplicationEnd>,
     pub(crate) console: Option<Console>,
+    pub(crate) memory: HeldMemory,
     pub(crate) lease: Lease,
 }
 
@@ -223,12 +235,19 @@ impl<I: Instance> Life<I> {
     }
 
     /// Ends the process if it still runs, and gives everything back. Returns the reason, as the end of a sentence.
-    async fn finish(mut self, end: &End) -> String {
+    async fn finish(mut self, mut end: &End) -> String {
         if matches!(end, End::Vanished) {
             let _ = tokio::time::timeout(EXIT_GRACE, self.instance.wait()).await;
         }
         self.instance.kill();
         let process_end: ProcessEnd = self.instance.wait().await;
+        if matches!(end, End::Vanished) && self.lease.was_killed_for_memory() {
+            end = &End::OutOfMemory;
+        }
+        if let Err(error) = self.memory.clear().await {
+            let enclave = &self.note.enclave.id;
+            tracing::error!(%enclave, %error, "guest memory could not be cleared; the kernel does so before its next use");
+        }
         let reason = end.in_words(&process_end, self.application);
         self.lease
             .end(&reason, self.application, self.console.as_ref())

@@ -5,8 +5,8 @@
 //! A hugetlb file costs nothing until it is mapped shared; then the kernel reserves its pages, or refuses if too few
 //! are free. The reservation belongs to the file, not to the mapping. So the daemon maps the file once, unmaps it and
 //! passes the descriptor to the VMM: who gets the last pages is decided here, by the kernel, and a VMM never finds too
-//! few. When the last descriptor and mapping are gone, which is when the VMM has ended, the kernel frees the pages, and
-//! clears each before anybody gets it again. There is no account here that could disagree.
+//! few. When the last descriptor and mapping are gone, the kernel frees the pages; that is when the VMM has ended and the
+//! daemon has cleared them (see [`crate::guest_memory`]). There is no account here that could disagree.
 //!
 //! # Nodes
 //!

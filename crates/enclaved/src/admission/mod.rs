@@ -24,6 +24,7 @@ use rustix::fs::{FileType, OFlags};
 use crate::allocator::pool::{Pool, PoolError, PoolLock};
 use crate::cpu_partition::{self, CpuPartitions};
 use crate::foreign::ForeignDescriptor;
+use crate::guest_memory;
 use crate::ids::{EnclaveId, InstanceId};
 use cpus::{CpuGrant, CpuPool};
 use hugepages::Hugepages;
@@ -52,6 +53,7 @@ impl Machine {
     pub fn this_one(run_directory: &Path) -> Result<Self, TopologyError> {
         let cores = topology::read_cores(Path::new(topology::SYSFS))?;
         let cpus = CpuPool::without_cpu_0(cores);
+        guest_memory::warn_if_not_cleared();
         Ok(Self {
             instance: InstanceId::read(Path::new(crate::ids::BOARD_ASSET_TAG)),
             partitions: CpuPartitions::open(
