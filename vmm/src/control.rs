@@ -21,7 +21,7 @@ use crate::log;
 const MAX_DESCRIPTORS: usize = 64;
 
 /// Descriptors that every launch message carries, before memory and console.
-const FIXED_DESCRIPTORS: usize = 5;
+const FIXED_DESCRIPTORS: usize = 6;
 
 /// The longest instruction, in bytes.
 const MAX_INSTRUCTION: usize = 256;
@@ -72,6 +72,8 @@ pub struct Launch {
     pub eif: OwnedFd,
     /// The listener behind `vsock.sock`.
     pub vsock_listener: OwnedFd,
+    /// The listener to which the daemon connects for the NSM.
+    pub nsm_listener: OwnedFd,
     /// The directory of the `vsock.sock_<port>` listeners.
     pub vsock_directory: OwnedFd,
     /// One memfd per `spec.memory`.
@@ -181,7 +183,7 @@ fn assign(spec: LaunchSpec, descriptors: Vec<OwnedFd>) -> Result<(Launch, OwnedF
     }
     let mut descriptors = descriptors.into_iter();
     let fixed: Vec<OwnedFd> = descriptors.by_ref().take(FIXED_DESCRIPTORS).collect();
-    let Ok([kvm, eif, vsock_listener, vsock_directory, outcome]) =
+    let Ok([kvm, eif, vsock_listener, nsm_listener, vsock_directory, outcome]) =
         <[OwnedFd; FIXED_DESCRIPTORS]>::try_from(fixed)
     else {
         return Err(wrong);
@@ -194,6 +196,7 @@ fn assign(spec: LaunchSpec, descriptors: Vec<OwnedFd>) -> Result<(Launch, OwnedF
         kvm,
         eif,
         vsock_listener,
+        nsm_listener,
         vsock_directory,
         memory,
         console,
@@ -262,10 +265,10 @@ mod tests {
     fn every_descriptor_gets_its_name() {
         let (daemon, vmm) = pair();
         for (debug_mode, isolated, descriptors) in [
-            (false, false, 7),
-            (true, false, 8),
-            (false, true, 8),
-            (true, true, 9),
+            (false, false, 8),
+            (true, false, 9),
+            (false, true, 9),
+            (true, true, 10),
         ] {
             let spec = spec(2, debug_mode, isolated);
             send_with(&daemon, &serde_json::to_vec(&spec).unwrap(), descriptors);
@@ -283,7 +286,7 @@ mod tests {
 
     #[test]
     fn missing_and_surplus_descriptors_are_refused() {
-        for descriptors in [5, 7] {
+        for descriptors in [6, 8] {
             let (daemon, vmm) = pair();
             send_with(
                 &daemon,
@@ -294,7 +297,7 @@ mod tests {
             let error = Control::new(vmm.as_fd()).receive_launch().unwrap_err();
 
             assert!(
-                matches!(error, ControlError::Descriptors { expected: 6, received } if received == descriptors)
+                matches!(error, ControlError::Descriptors { expected: 7, received } if received == descriptors)
             );
         }
     }
@@ -302,7 +305,7 @@ mod tests {
     #[test]
     fn garbage_and_a_vanished_daemon_are_told_apart() {
         let (daemon, vmm) = pair();
-        send_with(&daemon, b"{\"enclave_id\":", 6);
+        send_with(&daemon, b"{\"enclave_id\":", 7);
         assert!(matches!(
             Control::new(vmm.as_fd()).receive_launch(),
             Err(ControlError::Malformed(_))

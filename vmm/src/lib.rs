@@ -31,6 +31,7 @@ pub mod load;
 pub mod log;
 pub mod machine;
 pub mod memory;
+pub mod nsm;
 pub mod probe;
 pub mod signals;
 pub mod stall;

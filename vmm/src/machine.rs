@@ -3,8 +3,9 @@
 use std::{
     fs::File,
     io,
+    ops::Range,
     os::{
-        fd::{AsFd, AsRawFd, BorrowedFd},
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
         unix::net::UnixListener,
     },
     path::PathBuf,
@@ -35,6 +36,7 @@ use crate::{
     load::{self, Loaded},
     log,
     memory::{self, ExclusiveMemory},
+    nsm,
     probe::kvm_from,
     vcpu::{Buses, EndReporter, Placement, VcpuThreads},
     vsock::unix::{UnixVsock, UnixVsockConfig},
@@ -67,6 +69,7 @@ pub fn run(control: &Control<'_>) -> Result<ExitReason, LaunchError> {
         kvm,
         eif,
         vsock_listener,
+        nsm_listener,
         vsock_directory: _,
         memory: files,
         console,
@@ -89,7 +92,11 @@ pub fn run(control: &Control<'_>) -> Result<ExitReason, LaunchError> {
     };
     let console = Console::new(console.map(File::from));
     let memory = Arc::new(memory);
-    let (buses, workers) = attach_devices(&vm, &memory, config, &console, &end)?;
+    let machine = Machine {
+        vm: &vm,
+        memory: &memory,
+    };
+    let (buses, workers) = machine.attach_devices(config, nsm_listener, &console, &end)?;
     let vcpus = boot_vcpus(&kvm, &vm, &memory, &loaded, &spec)?;
     let mut events = event_loop(workers, control, &end)?;
     control.send(&Event::Started);
@@ -112,47 +119,73 @@ pub fn run(control: &Control<'_>) -> Result<ExitReason, LaunchError> {
 /// The halves of devices that the event loop runs.
 type Workers = Vec<Box<dyn MutEventSubscriber>>;
 
-/// The buses with every device of the machine, and what the event loop runs of them.
-fn attach_devices(
-    vm: &VmFd,
-    memory: &Arc<GuestMemoryMmap>,
-    vsock: UnixVsockConfig,
-    console: &Console,
-    end: &EndReporter,
-) -> Result<(Buses, Workers), LaunchError> {
-    let mut buses = Buses {
-        ports: Bus::new("port"),
-        mmio: Bus::new("mmio"),
-    };
-    let serial = Serial::new(interrupt_line(vm, layout::SERIAL_IRQ)?, console.clone())
-        .map_err(LaunchError::system("creating an eventfd"))?;
-    let serial = Arc::new(Mutex::new(serial));
-    buses.ports.attach(layout::SERIAL_PORTS, serial.clone());
-    let serial = SerialInterrupts::new(serial).map_err(LaunchError::system("creating a timer"))?;
-    let end = end.clone();
-    let keyboard = I8042::new(move || end.report(ExitReason::Reset));
-    buses
-        .ports
-        .attach(layout::I8042_PORTS, Arc::new(Mutex::new(keyboard)));
+/// What devices are attached to.
+#[derive(Clone, Copy)]
+struct Machine<'a> {
+    vm: &'a VmFd,
+    memory: &'a Arc<GuestMemoryMmap>,
+}
 
-    buses.ports.attach(layout::CMOS_PORTS, Arc::new(Absent));
+impl Machine<'_> {
+    /// The buses with every device of the machine, and what the event loop runs of them.
+    fn attach_devices(
+        self,
+        vsock: UnixVsockConfig,
+        nsm_listener: OwnedFd,
+        console: &Console,
+        end: &EndReporter,
+    ) -> Result<(Buses, Workers), LaunchError> {
+        let mut buses = Buses {
+            ports: Bus::new("port"),
+            mmio: Bus::new("mmio"),
+        };
+        let serial = Serial::new(interrupt_line(self.vm, layout::SERIAL_IRQ)?, console.clone())
+            .map_err(LaunchError::system("creating an eventfd"))?;
+        let serial = Arc::new(Mutex::new(serial));
+        buses.ports.attach(layout::SERIAL_PORTS, serial.clone());
+        let serial = SerialInterrupts::new(serial).map_err(LaunchError::system("creating a timer"))?;
+        let end = end.clone();
+        let keyboard = I8042::new(move || end.report(ExitReason::Reset));
+        buses
+            .ports
+            .attach(layout::I8042_PORTS, Arc::new(Mutex::new(keyboard)));
 
-    let (device, worker) = UnixVsock::open(vsock).map_err(LaunchError::system("opening the vsock device"))?;
-    let irqfd = interrupt_line(vm, layout::VSOCK_IRQ)?;
-    let transport = MmioTransport::new(device, memory.clone(), irqfd)
-        .map_err(io::Error::other)
-        .map_err(LaunchError::system("creating the vsock transport"))?;
-    for (queue, doorbell) in transport.doorbells() {
-        let address = IoEventAddress::Mmio(layout::VSOCK_WINDOW.start + virtio::QUEUE_NOTIFY_OFFSET);
-        vm.register_ioevent(doorbell, &address, queue)
-            .map_err(BootError::kvm("KVM_IOEVENTFD"))?;
+        buses.ports.attach(layout::CMOS_PORTS, Arc::new(Absent));
+
+        let (device, vsock) =
+            UnixVsock::open(vsock).map_err(LaunchError::system("opening the vsock device"))?;
+        self.attach_virtio(&mut buses.mmio, device, layout::VSOCK_WINDOW, layout::VSOCK_IRQ)?;
+        let (device, nsm) =
+            nsm::open(nsm_listener).map_err(LaunchError::system("opening the NSM device"))?;
+        self.attach_virtio(&mut buses.mmio, device, layout::NSM_WINDOW, layout::NSM_IRQ)?;
+        Ok((buses, vec![Box::new(vsock), Box::new(nsm), Box::new(serial)]))
     }
-    let window = VirtioWindow {
-        transport,
-        failures: log::Limited::new(LOGGED_FAILURES),
-    };
-    buses.mmio.attach(layout::VSOCK_WINDOW, Arc::new(window));
-    Ok((buses, vec![Box::new(worker), Box::new(serial)]))
+
+    /// Puts a virtio device into its window, with doorbells that no vCPU waits for.
+    fn attach_virtio<D: virtio::VirtioDevice + 'static>(
+        self,
+        mmio: &mut Bus,
+        device: D,
+        window: Range<u64>,
+        interrupt: u32,
+    ) -> Result<(), LaunchError> {
+        let irqfd = interrupt_line(self.vm, interrupt)?;
+        let transport = MmioTransport::new(device, self.memory.clone(), irqfd)
+            .map_err(io::Error::other)
+            .map_err(LaunchError::system("creating a virtio transport"))?;
+        for (queue, doorbell) in transport.doorbells() {
+            let address = IoEventAddress::Mmio(window.start + virtio::QUEUE_NOTIFY_OFFSET);
+            self.vm
+                .register_ioevent(doorbell, &address, queue)
+                .map_err(BootError::kvm("KVM_IOEVENTFD"))?;
+        }
+        let device = VirtioWindow {
+            transport,
+            failures: log::Limited::new(LOGGED_FAILURES),
+        };
+        mmio.attach(window, Arc::new(device));
+        Ok(())
+    }
 }
 
 /// A virtio device on the MMIO bus.

@@ -269,7 +269,7 @@ fn the_guest_finds_ramdisks_and_command_line_where_the_zero_page_says() {
     let (_, console) = Vmm::launch(&eif_of(&elf(&code), "quiet", &[b"one", b"two!"]), 1, MEMORY).finish();
 
     // The first ramdisk is padded to four bytes.
-    assert_eq!(console, "one\0two!quiet virtio_mmio.device=4K@0xd0000000:5");
+    assert_eq!(console, "one\0two!quiet virtio_mmio.device=4K@0xd0000000:5 virtio_mmio.device=4K@0xd0001000:6");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What the daemon, the VMM and the command line say to each other. Types only: nothing here does I/O.
 //!
-//! # Two conversations
+//! # Three conversations
 //!
 //! **Client and daemon** (`/run/enclaved/enclaved.sock`, a stream socket). The client sends one [`Request`] and reads
 //! [`Reply`] messages until the daemon closes the connection. Each message is a [`frame`]: a four-byte big-endian
@@ -12,6 +12,8 @@
 //! its end as standard input. The daemon sends one [`vmm::LaunchSpec`] with all the descriptors the enclave will
 //! ever hold; the VMM answers with [`vmm::Event`]s. Once it has booted the daemon sends one [`vmm::Instruction`].
 //!
+//! **VMM and daemon, about the Nitro Security Module**: see [`nsm`].
+//!
 //! Every failure a user sees has an [`ErrorCode`], the `[ ENN ]` numbers of AWS's nitro-cli, assigned where the
 //! failure is detected and printed by the command line.
 
@@ -20,6 +22,7 @@
 mod enclave;
 mod error;
 pub mod frame;
+pub mod nsm;
 mod request;
 pub mod vmm;
 

@@ -25,7 +25,7 @@ use crate::{Failure, Measurements};
 pub const MAX_MESSAGE: usize = 64 * 1024;
 
 /// Everything a VMM is told. Its descriptors come with the same message, in this order: `/dev/kvm`; the EIF; the
-/// listening socket behind `vsock.sock`; the directory in which `vsock.sock_<port>` listeners are found (`O_PATH`); the
+/// listening socket behind `vsock.sock`; the one to which the daemon connects for the NSM ([`crate::nsm`]); the directory in which `vsock.sock_<port>` listeners are found (`O_PATH`); the
 /// outcome file, empty and open for writing; one memfd per element of `memory`; in debug mode the console pipe, open in a way
 /// that writing to it neither blocks nor fails while nobody reads; and with `isolated` the `cgroup.threads` file of the
 /// control group that has the enclave's CPUs, open for writing.

@@ -35,6 +35,12 @@ pub const VSOCK_WINDOW: Range<u64> = 0xd000_0000..0xd000_1000;
 /// The interrupt line of virtio-vsock.
 pub const VSOCK_IRQ: u32 = 5;
 
+/// The virtio-nsm register window.
+pub const NSM_WINDOW: Range<u64> = 0xd000_1000..0xd000_2000;
+
+/// The interrupt line of virtio-nsm.
+pub const NSM_IRQ: u32 = 6;
+
 /// The first of the eight ports of the 16550.
 pub const SERIAL_PORTS: Range<u64> = 0x3f8..0x400;
 

@@ -66,8 +66,14 @@ pub struct BootData<'a> {
 
 /// What is appended to the EIF's command line, after measuring, so that the kernel finds the devices.
 pub fn machine_arguments() -> String {
-    let window = layout::VSOCK_WINDOW;
-    format!(" virtio_mmio.device=4K@{:#x}:{}", window.start, layout::VSOCK_IRQ)
+    let devices = [
+        (layout::VSOCK_WINDOW, layout::VSOCK_IRQ),
+        (layout::NSM_WINDOW, layout::NSM_IRQ),
+    ];
+    let argument = |(window, interrupt): (std::ops::Range<u64>, u32)| {
+        format!(" virtio_mmio.device=4K@{:#x}:{interrupt}", window.start)
+    };
+    devices.map(argument).concat()
 }
 
 /// Creates PIC, I/O APIC and PIT. To be called before the first vCPU exists.
