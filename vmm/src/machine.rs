@@ -155,8 +155,7 @@ impl Machine<'_> {
         let (device, vsock) =
             UnixVsock::open(vsock).map_err(LaunchError::system("opening the vsock device"))?;
         self.attach_virtio(&mut buses.mmio, device, layout::VSOCK_WINDOW, layout::VSOCK_IRQ)?;
-        let (device, nsm) =
-            nsm::open(nsm_listener).map_err(LaunchError::system("opening the NSM device"))?;
+        let (device, nsm) = nsm::open(nsm_listener).map_err(LaunchError::system("opening the NSM device"))?;
         self.attach_virtio(&mut buses.mmio, device, layout::NSM_WINDOW, layout::NSM_IRQ)?;
         Ok((buses, vec![Box::new(vsock), Box::new(nsm), Box::new(serial)]))
     }

@@ -20,6 +20,7 @@ use std::{
         fd::{AsFd, OwnedFd},
         unix::net::UnixListener,
     },
+    path::Path,
     process::{Child, Command, Stdio},
 };
 
@@ -31,8 +32,8 @@ use eif::{Arch, BuildMetadata, Builder, Metadata};
 use rustix::{
     fs::{MemfdFlags, ftruncate, memfd_create},
     net::{
-        AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags,
-        SocketType, recv, sendmsg, socketpair,
+        AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix,
+        SocketFlags, SocketType, bind, listen, recv, sendmsg, socket_with, socketpair,
     },
     pipe::{PipeFlags, pipe_with},
 };
@@ -110,6 +111,19 @@ fn file_of(name: &str, size: u64) -> File {
     file.into()
 }
 
+fn nsm_listener(path: &Path) -> OwnedFd {
+    let socket = socket_with(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC,
+        None,
+    )
+    .unwrap();
+    bind(&socket, &SocketAddrUnix::new(path).unwrap()).unwrap();
+    listen(&socket, 1).unwrap();
+    socket
+}
+
 /// A VMM process and the daemon's ends of what it was given.
 struct Vmm {
     process: Child,
@@ -130,6 +144,7 @@ impl Vmm {
         eif.write_all(image).unwrap();
         let directory = tempfile::tempdir().unwrap();
         let listener = UnixListener::bind(directory.path().join("vsock.sock")).unwrap();
+        let nsm_listener = nsm_listener(&directory.path().join("nsm.sock"));
         let socket_directory = File::open(directory.path()).unwrap();
         let outcome = File::create(directory.path().join("outcome")).unwrap();
         let guest_memory = file_of("memory", memory);
@@ -169,12 +184,13 @@ impl Vmm {
             kvm.as_fd(),
             eif.as_fd(),
             listener.as_fd(),
+            nsm_listener.as_fd(),
             socket_directory.as_fd(),
             outcome.as_fd(),
             guest_memory.as_fd(),
             console_writer.as_fd(),
         ];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(7))];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
         assert!(ancillary.push(SendAncillaryMessage::ScmRights(&descriptors)));
         let message = serde_json::to_vec(&spec).unwrap();
@@ -269,7 +285,10 @@ fn the_guest_finds_ramdisks_and_command_line_where_the_zero_page_says() {
     let (_, console) = Vmm::launch(&eif_of(&elf(&code), "quiet", &[b"one", b"two!"]), 1, MEMORY).finish();
 
     // The first ramdisk is padded to four bytes.
-    assert_eq!(console, "one\0two!quiet virtio_mmio.device=4K@0xd0000000:5 virtio_mmio.device=4K@0xd0001000:6");
+    assert_eq!(
+        console,
+        "one\0two!quiet virtio_mmio.device=4K@0xd0000000:5 virtio_mmio.device=4K@0xd0001000:6"
+    );
 }
 
 #[test]

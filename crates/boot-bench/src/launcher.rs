@@ -22,8 +22,8 @@ use rustix::{
     fs::{MemfdFlags, ftruncate, memfd_create},
     io::Errno,
     net::{
-        AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags,
-        SocketType, recv, sendmsg, socketpair,
+        AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix,
+        SocketFlags, SocketType, bind, recv, sendmsg, socket_with, socketpair,
     },
 };
 
@@ -142,6 +142,7 @@ fn send(control: &OwnedFd, launch: Launch<'_>) -> Result<(), Error> {
         .map_err(at("open", kvm))?;
     let eif = File::open(launch.eif).map_err(at("open", launch.eif))?;
     let listener = listen(launch.directory)?;
+    let nsm = nsm_listener(launch.directory)?;
     let directory = File::open(launch.directory).map_err(at("open", launch.directory))?;
     let outcome = launch.directory.join("outcome");
     let outcome = File::create(&outcome).map_err(at("create", &outcome))?;
@@ -150,11 +151,12 @@ fn send(control: &OwnedFd, launch: Launch<'_>) -> Result<(), Error> {
         kvm.as_fd(),
         eif.as_fd(),
         listener.as_fd(),
+        nsm.as_fd(),
         directory.as_fd(),
         outcome.as_fd(),
         memory.as_fd(),
     ];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(6))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(7))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
     // The space is for as many descriptors as there are.
     ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
@@ -173,6 +175,24 @@ fn listen(directory: &Path) -> Result<UnixListener, Error> {
     // Of the run before this one, if there was one.
     let _ = fs::remove_file(&path);
     UnixListener::bind(&path).map_err(at("listen at", &path))
+}
+
+/// A listener to which nobody connects: whatever the guest asks of its NSM waits.
+fn nsm_listener(directory: &Path) -> Result<OwnedFd, Error> {
+    let path = directory.join("nsm.sock");
+    let _ = fs::remove_file(&path);
+    let bound = || {
+        let socket = socket_with(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )?;
+        bind(&socket, &SocketAddrUnix::new(&path)?)?;
+        rustix::net::listen(&socket, 1)?;
+        Ok(socket)
+    };
+    bound().map_err(system::<Errno>("listen for a daemon"))
 }
 
 fn guest_memory(size: u64) -> Result<OwnedFd, Error> {

@@ -37,6 +37,8 @@ pub struct Descriptors {
     pub eif: ForeignDescriptor,
     /// The listening socket behind `vsock.sock`.
     pub vsock: OwnedFd,
+    /// The listening socket to which the daemon connects for the NSM.
+    pub nsm: OwnedFd,
     /// The directory of `vsock.sock_<port>` listeners, opened with `O_PATH`.
     pub directory: OwnedFd,
     /// The file for the VMM's last event.
@@ -58,6 +60,7 @@ impl Descriptors {
             self.kvm.as_fd(),
             self.eif.as_fd(),
             self.vsock.as_fd(),
+            self.nsm.as_fd(),
             self.directory.as_fd(),
             self.outcome.as_fd(),
         ];

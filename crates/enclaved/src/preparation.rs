@@ -73,6 +73,7 @@ pub(crate) fn prepare(
         .map_err(|error| cannot_make(&error))?;
     let heartbeat = Heartbeat::listen(&directory).map_err(|error| cannot_make(&error))?;
     let vsock = directory.bind_vsock().map_err(|error| cannot_make(&error))?;
+    let nsm = directory.bind_nsm().map_err(|error| cannot_make(&error))?;
     let directory_descriptor = directory.descriptor().map_err(|error| cannot_make(&error))?;
     let application_end = ApplicationEndListener::listen(&directory).map_err(|error| cannot_make(&error))?;
     let outcome = directory.create_outcome().map_err(|error| cannot_make(&error))?;
@@ -122,6 +123,7 @@ pub(crate) fn prepare(
             kvm: order.kvm,
             eif: order.image.file,
             vsock: vsock.into(),
+            nsm,
             directory: directory_descriptor,
             outcome,
             log,

@@ -28,6 +28,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FileType, FlockOperation, Mode, OFlags};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use crate::ids::EnclaveId;
 
@@ -39,6 +40,12 @@ pub const LOG_FILE: &str = "enclaved.log";
 
 /// The socket through which the parent connects to an enclave.
 pub const VSOCK_SOCKET: &str = "vsock.sock";
+
+/// In an enclave's directory: where the daemon connects for the NSM ([`api::nsm`]).
+const NSM_SOCKET: &str = "nsm.sock";
+
+/// Daemons that may connect before the VMM looks: one, and its successor.
+const NSM_BACKLOG: i32 = 4;
 
 /// Where a VMM writes its last event.
 pub const OUTCOME: &str = "outcome";
@@ -214,6 +221,39 @@ impl EnclaveDirectory {
         bind(&self.path.join(VSOCK_SOCKET), 0o660, self.group)
     }
 
+    /// The listener through which the daemon reaches the enclave's NSM device, a packet socket of root's alone.
+    ///
+    /// # Errors
+    /// [`RunDirectoryError::Io`].
+    pub fn bind_nsm(&self) -> Result<OwnedFd, RunDirectoryError> {
+        let path = self.path.join(NSM_SOCKET);
+        let bound = packet_socket(SocketFlags::CLOEXEC).and_then(|socket| {
+            rustix::net::bind(&socket, &SocketAddrUnix::new(&path)?)?;
+            rustix::net::listen(&socket, NSM_BACKLOG)?;
+            Ok(socket)
+        });
+        let socket = bound
+            .map_err(io::Error::from)
+            .map_err(failed("listen on", &path))?;
+        set_mode(&path, 0o600)?;
+        Ok(socket)
+    }
+
+    /// The daemon's end of a connection to that listener, which never blocks.
+    ///
+    /// # Errors
+    /// [`RunDirectoryError::Io`].
+    pub fn connect_nsm(&self) -> Result<OwnedFd, RunDirectoryError> {
+        let path = self.path.join(NSM_SOCKET);
+        let connected = packet_socket(SocketFlags::CLOEXEC | SocketFlags::NONBLOCK).and_then(|socket| {
+            rustix::net::connect(&socket, &SocketAddrUnix::new(&path)?)?;
+            Ok(socket)
+        });
+        connected
+            .map_err(io::Error::from)
+            .map_err(failed("connect to", &path))
+    }
+
     /// A listener of the daemon's own for the enclave's connections to vsock `port` of its parent, in the place of the
     /// one that an earlier daemon may have left.
     ///
@@ -346,6 +386,10 @@ fn bind(path: &Path, mode: u32, group: Option<u32>) -> Result<UnixListener, RunD
     let listener = UnixListener::bind(path).map_err(failed("listen on", path))?;
     share(path, mode, group)?;
     Ok(listener)
+}
+
+fn packet_socket(flags: SocketFlags) -> rustix::io::Result<OwnedFd> {
+    rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
 }
 
 /// Gives `path` to the group with these rights; without a group the group's rights are dropped.

@@ -90,8 +90,7 @@ impl Exchanges {
             Stage::Whole(exchange) if exchange.number == number => {
                 let written = exchange.room.fill(&self.memory, response);
                 self.queue.push_used(&self.memory, exchange.request.head, 0)?;
-                self.queue
-                    .push_used(&self.memory, exchange.room.head, written)?;
+                self.queue.push_used(&self.memory, exchange.room.head, written)?;
                 self.queue.notify(&self.memory)
             }
             other => {

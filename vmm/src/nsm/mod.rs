@@ -192,10 +192,7 @@ impl MutEventSubscriber for NsmWorker {
     fn process(&mut self, _events: Events, _ops: &mut EventOps<'_>) {
         let mut state = self.shared.lock();
         // Which of them it is does not matter.
-        let _ = self
-            .shared
-            .poller
-            .wait(0, &mut [EpollEvent::default(); BATCH]);
+        let _ = self.shared.poller.wait(0, &mut [EpollEvent::default(); BATCH]);
         if let Err(error) = state.turn(&self.shared.poller)
             && let Some(active) = state.active.take()
         {

@@ -35,11 +35,12 @@ fn launch(directory: &Path) -> Launch {
             kvm: numbered(0),
             eif: numbered(1).into(),
             vsock: numbered(2),
-            directory: numbered(3),
-            outcome: numbered(4),
+            nsm: numbered(3),
+            directory: numbered(4),
+            outcome: numbered(5),
             log: rustix::pipe::pipe().unwrap().1,
-            memory: vec![numbered(5), numbered(6)],
-            console: Some(numbered(7)),
+            memory: vec![numbered(6), numbered(7)],
+            console: Some(numbered(8)),
             vcpu_group: None,
         },
         directory: directory.to_owned(),
@@ -77,7 +78,7 @@ async fn the_specification_and_its_descriptors_arrive_in_one_packet_in_the_docum
             number[0]
         })
         .collect();
-    assert_eq!(numbers, [0, 1, 2, 3, 4, 5, 6, 7]);
+    assert_eq!(numbers, [0, 1, 2, 3, 4, 5, 6, 7, 8]);
 }
 
 /// A process that only sleeps, and the VMM's end of its control socket.
