@@ -16,6 +16,8 @@ pub mod port {
     /// Receives nothing until a second connection to this port is made; then receives all of the first and answers on
     /// it with the sum, as text.
     pub const LATE: u32 = 7003;
+    /// Of the application `nsm-client`: takes lines of words, each a request to `/dev/nsm`, and answers each with a line.
+    pub const NSM: u32 = 7004;
 }
 
 /// What the parent can have `vsock-echo` do. Its text form is the line that is sent.

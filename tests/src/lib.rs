@@ -40,6 +40,7 @@ mod daemon;
 pub mod eifs;
 mod enclave;
 pub mod guest;
+pub mod hex;
 mod lines;
 pub mod parent;
 pub mod poll;
