@@ -73,6 +73,16 @@ impl EnclaveId {
         }
     }
 
+    /// The instance's id.
+    pub fn instance(&self) -> &str {
+        &self.instance.0
+    }
+
+    /// The slot's number.
+    pub fn slot(&self) -> u64 {
+        self.slot
+    }
+
     /// Whether `text` is exactly what some id looks like.
     pub fn is_one(text: &str) -> bool {
         text.parse::<Self>().is_ok()

@@ -38,6 +38,7 @@
 pub mod admission;
 pub mod allocator;
 mod application_end;
+pub mod authority;
 pub mod background;
 pub mod config;
 mod connection;
