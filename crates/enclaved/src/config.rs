@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 
+use crate::authority::Source;
+
 /// The VMM's file name.
 const VMM: &str = "enclave-vmm";
 
@@ -43,6 +45,26 @@ pub struct Arguments {
     #[arg(long, value_name = "GROUP", default_value = "ne")]
     pub socket_group: String,
 
+    /// Directory for what must survive a reboot: the keys that attestation documents are signed with
+    #[arg(long, value_name = "PATH", default_value = "/var/lib/enclaved")]
+    pub state_directory: PathBuf,
+
+    /// The region that certificates of attestation name
+    #[arg(long, value_name = "REGION", default_value = "local")]
+    pub region: String,
+
+    /// The role of this machine, as an ARN, which PCR 3 states [default: none, and PCR 3 is zero]
+    #[arg(long, value_name = "ARN")]
+    pub parent_role: Option<String>,
+
+    /// The private key of this host (PKCS#8, P-384), if your own authority has issued its certificate
+    #[arg(long, value_name = "PATH", requires = "attestation_chain")]
+    pub attestation_key: Option<PathBuf>,
+
+    /// The certificate of this host and those above it, up to your root (PEM)
+    #[arg(long, value_name = "PATH", requires = "attestation_key")]
+    pub attestation_chain: Option<PathBuf>,
+
     /// How log lines look
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
@@ -74,6 +96,12 @@ pub struct Config {
     pub heartbeat_timeout: Option<Duration>,
     /// What clients may use.
     pub limits: Limits,
+    /// Where the authority comes from that signs attestation documents.
+    pub authority: Source,
+    /// The region that its certificates name.
+    pub region: String,
+    /// The role that PCR 3 states.
+    pub parent_role: Option<String>,
 }
 
 /// What clients may use of the daemon.
@@ -108,6 +136,15 @@ impl From<&Arguments> for Config {
             group_file: PathBuf::from("/etc/group"),
             heartbeat_timeout: arguments.heartbeat_timeout.map(Duration::from_secs),
             limits: Limits::default(),
+            authority: match (&arguments.attestation_key, &arguments.attestation_chain) {
+                (Some(key), Some(chain)) => Source::Imported {
+                    key: key.clone(),
+                    chain: chain.clone(),
+                },
+                _ => Source::Own(arguments.state_directory.join("attestation")),
+            },
+            region: arguments.region.clone(),
+            parent_role: arguments.parent_role.clone(),
         }
     }
 }

@@ -103,7 +103,9 @@ async fn run<L: Launcher>(
     )?;
     let (replies, mut from_supervisor) = mpsc::unbounded_channel();
     let supervising = Arc::clone(daemon);
-    tokio::spawn(async move { supervisor::supervise(prepared, &supervising.launcher, replies).await });
+    tokio::spawn(async move {
+        supervisor::supervise(prepared, &supervising.launcher, &supervising.attestation, replies).await;
+    });
     loop {
         let reply = tokio::select! {
             reply = from_supervisor.recv() => reply,

@@ -15,8 +15,11 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+use nsm::ParentIdentity;
+
 use crate::admission::Machine;
 use crate::admission::topology::TopologyError;
+use crate::authority::{Authority, AuthorityError};
 use crate::config::{Config, Limits};
 use crate::connection;
 use crate::ended::EndedEnclaves;
@@ -25,8 +28,9 @@ use crate::inheritance::{self, Inherited};
 use crate::launcher::Launcher;
 use crate::registry::Registry;
 use crate::run_directory::{RunDirectory, RunDirectoryError, group_id};
+use crate::security_module::Attestation;
 use crate::service_manager::{self, Pulse};
-use crate::supervisor;
+use crate::supervisor::{self, Left};
 
 /// How long clients get at the end to take their last reply.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -46,6 +50,12 @@ pub enum StartError {
     /// The CPUs cannot be read.
     #[error("the machine's CPUs cannot be read")]
     Topology(#[from] TopologyError),
+    /// Attestation documents cannot be signed.
+    #[error("the authority for attestation cannot be used")]
+    Authority(#[from] AuthorityError),
+    /// What PCR 3 and 4 are to say cannot be said.
+    #[error("attestation cannot name this machine")]
+    Identity(#[from] nsm::IdentityError),
     /// Something of the operating system failed.
     #[error("{action} failed")]
     Io {
@@ -81,6 +91,7 @@ pub(crate) struct Shared<L> {
     pub(crate) registry: Registry,
     pub(crate) launcher: L,
     pub(crate) run_directory: RunDirectory,
+    pub(crate) attestation: Attestation,
     /// Places for clients that watch a console.
     pub(crate) watchers: Semaphore,
 }
@@ -111,6 +122,11 @@ impl<L: Launcher> Daemon<L> {
         let mut run_directory = RunDirectory::open(&config.run_directory, group)?;
         let inherited =
             inheritance::take(run_directory.path()).map_err(StartError::io("reading the run directory"))?;
+        let instance = machine.instance.to_string();
+        let attestation = Attestation {
+            authority: Arc::new(Authority::open(&config.authority, &instance, &config.region)?),
+            parent: ParentIdentity::new(config.parent_role.as_deref(), &instance)?,
+        };
         let listener = passed.map_or_else(|| run_directory.bind_client_socket(), Ok)?;
         listener
             .set_nonblocking(true)
@@ -124,6 +140,7 @@ impl<L: Launcher> Daemon<L> {
                     registry: Registry::default(),
                     launcher,
                     run_directory,
+                    attestation,
                     watchers: Semaphore::new(config.limits.watchers),
                 };
                 shared
@@ -175,7 +192,13 @@ impl<L: Launcher> Shared<L> {
         for (Inherited { note, lives }, id) in inherited.into_iter().zip(ids) {
             let directory = self.run_directory.inherited_enclave(&id);
             let partition = partitions.inherited(&id, &note.enclave.cpu_ids, directory.path());
-            match supervisor::resume(&self.registry, &self.launcher, note, directory, partition, lives) {
+            let left = Left {
+                note,
+                directory,
+                partition,
+                lives,
+            };
+            match supervisor::resume(&self.registry, &self.launcher, &self.attestation, left) {
                 Ok(true) => tracing::info!(enclave = %id, "taken over"),
                 Ok(false) => tracing::info!(enclave = %id, "has ended while there was no daemon"),
                 Err(error) => {

@@ -60,6 +60,7 @@ mod printable;
 pub mod process_identity;
 pub mod registry;
 pub mod run_directory;
+pub mod security_module;
 pub mod service_manager;
 mod supervisor;
 mod vmm_log;

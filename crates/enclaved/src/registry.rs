@@ -278,6 +278,12 @@ impl Lease {
         });
     }
 
+    /// Does something in the enclave's directory.
+    pub(crate) fn with_directory<R>(&self, look: impl FnOnce(&EnclaveDirectory) -> R) -> Option<R> {
+        self.update(|record| record.directory.as_ref().map(look))
+            .flatten()
+    }
+
     /// What is fixed of the enclave.
     pub fn facts(&self) -> &Facts {
         &self.facts

@@ -29,10 +29,11 @@ use crate::end::End;
 use crate::guest_memory::HeldMemory;
 use crate::heartbeat::Heartbeat;
 use crate::launcher::{Instance, Launcher, ProcessEnd, Said};
-use crate::note::Note;
+use crate::note::{Facts, Note};
 use crate::preparation::Prepared;
 use crate::registry::{EndRequest, Lease, Registry};
 use crate::run_directory::{EnclaveDirectory, RunDirectoryError};
+use crate::security_module::{Attestation, SecurityModule, SecurityModuleError};
 use crate::vmm_log;
 
 /// How long a VMM that closed its socket may take to end by itself, so that its own exit status is seen.
@@ -43,7 +44,12 @@ const EXIT_GRACE: Duration = Duration::from_millis(500);
 pub(crate) type Client = mpsc::UnboundedSender<Reply>;
 
 /// Launches an enclave and stays with it to its end.
-pub(crate) async fn supervise<L: Launcher>(prepared: Prepared, launcher: &L, client: Client) {
+pub(crate) async fn supervise<L: Launcher>(
+    prepared: Prepared,
+    launcher: &L,
+    attestation: &Attestation,
+    client: Client,
+) {
     let Prepared {
         lease,
         launch,
@@ -78,6 +84,7 @@ pub(crate) async fn supervise<L: Launcher>(prepared: Prepared, launcher: &L, cli
         application: None,
         console,
         memory,
+        security_module: None,
         lease,
     };
     let boot = Boot {
@@ -85,6 +92,7 @@ pub(crate) async fn supervise<L: Launcher>(prepared: Prepared, launcher: &L, cli
         time_limit,
         started_line,
         pool_lock,
+        attestation,
     };
     match boot.run(&mut life, &client).await {
         Ok(info) => {
@@ -119,6 +127,19 @@ pub(crate) enum TakeOverError {
     /// Its console.
     #[error(transparent)]
     Console(#[from] ConsoleError),
+    /// Its security module.
+    #[error(transparent)]
+    SecurityModule(#[from] SecurityModuleError),
+}
+
+/// What an earlier daemon has left of an enclave that had booted.
+#[derive(Debug)]
+pub(crate) struct Left {
+    pub(crate) note: Note,
+    pub(crate) directory: EnclaveDirectory,
+    pub(crate) partition: Option<Partition>,
+    /// Whether its VMM lives.
+    pub(crate) lives: bool,
 }
 
 /// Takes over an enclave that an earlier daemon has booted, and stays with it in a task of its own; or notes its end, if its
@@ -126,11 +147,15 @@ pub(crate) enum TakeOverError {
 pub(crate) fn resume<L: Launcher>(
     registry: &Registry,
     launcher: &L,
-    note: Note,
-    directory: EnclaveDirectory,
-    partition: Option<Partition>,
-    lives: bool,
+    attestation: &Attestation,
+    left: Left,
 ) -> Result<bool, TakeOverError> {
+    let Left {
+        note,
+        directory,
+        partition,
+        lives,
+    } = left;
     let path = directory.path().to_owned();
     let instance = launcher.take_over(&note.vmm, &path, lives)?;
     vmm_log::resume(&directory, note.enclave.id.to_string())?;
@@ -145,6 +170,9 @@ pub(crate) fn resume<L: Launcher>(
     } else {
         HeldMemory::default()
     };
+    let security_module = lives
+        .then(|| SecurityModule::resume(attestation, &note.enclave.id, &directory))
+        .transpose()?;
     let lease = registry.take_over(&note, directory, partition, console.clone());
     let life = Life {
         end_requests: lease.end_requests(),
@@ -155,6 +183,7 @@ pub(crate) fn resume<L: Launcher>(
         application: None,
         console,
         memory,
+        security_module,
         lease,
     };
     tokio::spawn(life.run());
@@ -190,7 +219,39 @@ pub(crate) struct Life<I> {
     pub(crate) application: Option<ApplicationEnd>,
     pub(crate) console: Option<Console>,
     pub(crate) memory: HeldMemory,
+    /// Once the image is measured.
+    pub(crate) security_module: Option<SecurityModule>,
     pub(crate) lease: Lease,
+}
+
+impl<I> Life<I> {
+    /// From here on the enclave is what was measured, whatever its VMM says.
+    fn start_security_module(
+        &mut self,
+        attestation: &Attestation,
+        measurements: &Measurements,
+    ) -> Result<(), End> {
+        let Facts { id, debug_mode, .. } = self.lease.facts();
+        let started = self.lease.with_directory(|directory| {
+            SecurityModule::start(attestation, id, directory, measurements, *debug_mode)
+        });
+        match started {
+            Some(Ok(security_module)) => {
+                self.security_module = Some(security_module);
+                Ok(())
+            }
+            Some(Err(error)) => {
+                let context = "The enclave cannot have a security module";
+                Err(End::Failed(Failure::caused_by(
+                    ErrorCode::EnclaveBootFailure,
+                    context,
+                    &error,
+                )))
+            }
+            // A record without its directory cannot be; if it were, nobody would want the enclave.
+            None => Err(End::Abandoned),
+        }
+    }
 }
 
 impl<I: Instance> Life<I> {
@@ -267,14 +328,15 @@ async fn requested(requests: &mut watch::Receiver<Option<EndRequest>>) -> EndReq
 }
 
 /// What the way to a running enclave takes.
-struct Boot {
+struct Boot<'a> {
     heartbeat: Heartbeat,
     time_limit: Duration,
     started_line: String,
     pool_lock: PoolLock,
+    attestation: &'a Attestation,
 }
 
-impl Boot {
+impl Boot<'_> {
     /// Returns when the enclave has booted, or why it has not.
     async fn run(self, life: &mut Life<impl Instance>, client: &Client) -> Result<EnclaveRunInfo, End> {
         let heard = self.heartbeat.heard();
@@ -293,7 +355,7 @@ impl Boot {
             tokio::select! {
                 said = life.instance.next_event() => match said {
                     Said::Event(event) => {
-                        stage = stage.after(event, life)?;
+                        stage = stage.after(event, life, self.attestation)?;
                         if stage == Stage::Running {
                             reply(client, Reply::Progress(self.started_line.clone()));
                         }
@@ -325,10 +387,11 @@ enum Stage {
 
 impl Stage {
     /// The next stage. Each event is accepted once, in its turn: measurements must not change once they are known.
-    fn after<I>(self, event: Event, life: &mut Life<I>) -> Result<Self, End> {
+    fn after<I>(self, event: Event, life: &mut Life<I>, attestation: &Attestation) -> Result<Self, End> {
         match (self, event) {
             (Self::Loading, Event::Measured(measurements)) => {
                 let measurements = well_formed(measurements)?;
+                life.start_security_module(attestation, &measurements)?;
                 life.lease.set_measurements(measurements.clone());
                 life.note.measurements = Some(measurements);
                 Ok(Self::Measured)

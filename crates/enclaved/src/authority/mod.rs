@@ -34,7 +34,8 @@ use attestation::chain::{
     CaBundle, ImportError, IssueError, Issuer, Level, ModuleId, NameError, Region, renew_at,
 };
 use attestation::{
-    AttestationContent, Certificate, CertificateError, KeyError, MapForm, Signer, SoftwareKey, Timestamp, WriteError,
+    AttestationContent, Certificate, CertificateError, KeyError, MapForm, Signer, SoftwareKey, Timestamp,
+    WriteError,
 };
 
 use self::store::{Store, StoreError};
@@ -149,16 +150,13 @@ impl Authority {
         let mut host = self.host.lock().unwrap_or_else(PoisonError::into_inner);
         let certificate = host.bundle.host();
         if !is_good(Level::Host, certificate, now) {
-            match &self.store {
-                Some(store) => {
-                    *host = Arc::new(store.host(now)?);
-                    tracing::info!(until = %host.bundle.host().not_after(), "the host's certificate is renewed");
-                }
-                None => tracing::warn!(
-                    until = %certificate.not_after(),
-                    "the host's imported certificate is due: replace it and restart the daemon"
-                ),
-            }
+            if let Some(store) = &self.store {
+                *host = Arc::new(store.host(now)?);
+                tracing::info!(until = %host.bundle.host().not_after(), "the host's certificate is renewed");
+            } else { tracing::warn!(
+                until = %certificate.not_after(),
+                "the host's imported certificate is due: replace it and restart the daemon"
+            ); }
         }
         Ok(Arc::clone(&host))
     }
@@ -243,7 +241,8 @@ impl EnclaveIssuer {
         let host = self.authority.host(now)?;
         let key = store::new_key();
         let issuer = Issuer::new(host.bundle.host(), &host.key)?;
-        let certificate = issuer.issue_enclave(&self.module, &self.authority.region, &key.public_key(), now)?;
+        let certificate =
+            issuer.issue_enclave(&self.module, &self.authority.region, &key.public_key(), now)?;
         Ok(Leaf {
             key,
             certificate,

@@ -99,7 +99,10 @@ impl Store {
         let root = self.root(now)?;
         self.below(&root, now, false).or_else(|error| {
             // For instance files of two generations, after a crash between two of them.
-            tracing::warn!(error = super::chain_of(&error), "the certificates below the root are made anew");
+            tracing::warn!(
+                error = super::chain_of(&error),
+                "the certificates below the root are made anew"
+            );
             self.below(&root, now, true)
         })
     }
@@ -109,15 +112,16 @@ impl Store {
         let mut certificates = vec![root.certificate.clone()];
         let mut issuer: Option<Pair> = None;
         for level in [Level::Regional, Level::Zonal, Level::Host] {
-            let kept = if anew { None } else { self.read(level).ok().flatten() };
-            let pair = match kept.filter(|pair| is_good(level, &pair.certificate, now)) {
-                Some(pair) => pair,
-                None => {
-                    anew = true;
-                    let made = self.issue(level, issuer.as_ref().unwrap_or(root), now)?;
-                    self.write(level, &made)?;
-                    made
-                }
+            let kept = if anew {
+                None
+            } else {
+                self.read(level).ok().flatten()
+            };
+            let pair = if let Some(pair) = kept.filter(|pair| is_good(level, &pair.certificate, now)) { pair } else {
+                anew = true;
+                let made = self.issue(level, issuer.as_ref().unwrap_or(root), now)?;
+                self.write(level, &made)?;
+                made
             };
             certificates.push(pair.certificate.clone());
             issuer = Some(pair);

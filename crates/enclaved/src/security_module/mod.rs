@@ -137,16 +137,11 @@ impl Drop for SecurityModule {
 }
 
 fn measured(measurements: &Measurements) -> Result<MeasuredImage, nsm::ParsePcrError> {
-    let pcr8: Option<Pcr> = measurements
-        .pcr8
-        .as_deref()
-        .map(str::parse)
-        .transpose()?;
     Ok(MeasuredImage {
-        pcr0: measurements.pcr0.parse()?,
-        pcr1: measurements.pcr1.parse()?,
-        pcr2: measurements.pcr2.parse()?,
-        pcr8,
+        pcr0: Pcr::from_hex(&measurements.pcr0)?,
+        pcr1: Pcr::from_hex(&measurements.pcr1)?,
+        pcr2: Pcr::from_hex(&measurements.pcr2)?,
+        pcr8: measurements.pcr8.as_deref().map(Pcr::from_hex).transpose()?,
     })
 }
 
@@ -243,15 +238,13 @@ impl Respondent {
         }
         let reply = match self.attestor.answer(request, &mut OfIssuer(&mut self.issuer)) {
             Answer::Reply(reply) => reply,
-            Answer::Change(change) => {
-                match self.state.write(&change.snapshot(), number, change.response()) {
-                    Ok(()) => change.commit(),
-                    Err(error) => {
-                        tracing::error!(error = chain_of(&error), "registers cannot be written down");
-                        change.abandon()
-                    }
+            Answer::Change(change) => match self.state.write(&change.snapshot(), number, change.response()) {
+                Ok(()) => change.commit(),
+                Err(error) => {
+                    tracing::error!(error = chain_of(&error), "registers cannot be written down");
+                    change.abandon()
                 }
-            }
+            },
         };
         Answered {
             response: reply.bytes,
@@ -275,7 +268,7 @@ impl Platform for OfIssuer<'_> {
     fn issue_document(&mut self, content: &nsm::AttestationContent<'_>) -> Result<Vec<u8>, PlatformError> {
         let pcrs = content.pcrs.iter().map(|(index, value)| {
             let index = u8::try_from(*index)?;
-            Ok((index, *value.as_bytes()))
+            Ok((index, value.0))
         });
         let pcrs = pcrs.collect::<Result<_, std::num::TryFromIntError>>()?;
         let owned = |field: Option<&[u8]>| field.map(<[u8]>::to_vec);

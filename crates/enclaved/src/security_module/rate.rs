@@ -90,7 +90,10 @@ mod tests {
         }
 
         let took = start.elapsed();
-        assert!((Duration::from_millis(990)..Duration::from_millis(1300)).contains(&took), "{took:?}");
+        assert!(
+            (Duration::from_millis(990)..Duration::from_millis(1300)).contains(&took),
+            "{took:?}"
+        );
     }
 
     #[tokio::test(start_paused = true)]

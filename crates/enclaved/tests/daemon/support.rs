@@ -22,6 +22,8 @@ use enclaved::admission::Machine;
 use enclaved::admission::cpus::CpuPool;
 use enclaved::admission::memory::{GuestMemory, MemorySource};
 use enclaved::admission::topology::Core;
+use enclaved::authority::Source;
+use enclaved::authority::Source;
 use enclaved::config::Limits;
 use enclaved::cpu_partition::CpuPartitions;
 use enclaved::daemon::Stop;
@@ -171,6 +173,9 @@ fn config(run_directory: &Path) -> Config {
         group_file: "/nonexistent".into(),
         heartbeat_timeout: None,
         limits: Limits::default(),
+        authority: Source::Own(run_directory.join("attestation")),
+        region: "local".into(),
+        parent_role: None,
     }
 }
 
