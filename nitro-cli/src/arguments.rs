@@ -44,6 +44,8 @@ pub(crate) enum Command {
     Console(Console),
     TerminateEnclave(TerminateEnclave),
     DescribeEif(DescribeEif),
+    AttestationRoot(AttestationRoot),
+    VerifyAttestation(VerifyAttestation),
 }
 
 /// Build an enclave image file (EIF) from a container image or a directory
@@ -105,7 +107,7 @@ pub(crate) struct RunEnclave {
     #[arg(long, value_name = "NAME")]
     pub(crate) enclave_name: Option<String>,
 
-    /// Let the console be watched. Such an enclave attests with PCRs that are all zero
+    /// Let the console be watched. Such an enclave attests with PCRs 0, 1, 2 and 8 that are zero
     #[arg(long)]
     pub(crate) debug_mode: bool,
 
@@ -182,6 +184,54 @@ pub(crate) struct DescribeEif {
     /// The image to read
     #[arg(long, value_name = "FILE")]
     pub(crate) eif_path: PathBuf,
+}
+
+/// Print the root certificate that verifiers of this machine's attestation documents pin
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  nitro-cli attestation-root > root.pem")]
+pub(crate) struct AttestationRoot {}
+
+/// Verify an attestation document: its chain up to a root, its signature, and what it says
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  nitro-cli verify-attestation --document document.cose --root root.pem --pcr 0=$PCR0 --nonce 00ff
+
+The exit code is 0 if the document passes every check and 1 if it does not; the answer, JSON, then names the check.")]
+pub(crate) struct VerifyAttestation {
+    /// The document, as /dev/nsm gives it; `-` for standard input
+    #[arg(long, value_name = "FILE")]
+    pub(crate) document: PathBuf,
+
+    /// The root certificate to pin, PEM or DER: AWS's, or what attestation-root prints
+    #[arg(long, value_name = "FILE")]
+    pub(crate) root: PathBuf,
+
+    /// What a PCR must hold: its index and 96 hexadecimal digits. May be given more than once
+    #[arg(long, value_name = "N=HEX")]
+    pub(crate) pcr: Vec<String>,
+
+    /// What the nonce must be, in hexadecimal
+    #[arg(long, value_name = "HEX")]
+    pub(crate) nonce: Option<String>,
+
+    /// What the user data must be, in hexadecimal
+    #[arg(long, value_name = "HEX")]
+    pub(crate) user_data: Option<String>,
+
+    /// The longest time since the document was made [default: as long as its certificate is valid, three hours]
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) max_age: Option<String>,
+
+    /// Verify as of this time (`2026-01-31T12:00:00Z`, or seconds since 1970), or of the document's own: `document` [default: now]
+    #[arg(long, value_name = "TIME")]
+    pub(crate) at: Option<String>,
+
+    /// Accept the document of an enclave in debug mode, whose PCR 0 is zero
+    #[arg(long)]
+    pub(crate) allow_debug: bool,
 }
 
 impl Console {

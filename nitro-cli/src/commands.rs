@@ -1,5 +1,6 @@
 //! One module per command. Each has one `execute`, which prints the answer and returns, or returns why not.
 
+mod attestation_root;
 mod build_enclave;
 mod console;
 mod describe_eif;
@@ -7,8 +8,9 @@ mod describe_enclaves;
 mod describe_pools;
 mod run_enclave;
 mod terminate_enclave;
+mod verify_attestation;
 
-use crate::arguments::{Command, DescribeEnclaves, DescribePools};
+use crate::arguments::{AttestationRoot, Command, DescribeEnclaves, DescribePools};
 use crate::environment::Environment;
 use crate::error::CommandError;
 
@@ -27,5 +29,7 @@ pub(crate) fn execute(command: Command, environment: &Environment) -> Result<(),
         Command::Console(options) => console::execute(&options, environment),
         Command::TerminateEnclave(options) => terminate_enclave::execute(&options, environment),
         Command::DescribeEif(options) => describe_eif::execute(&options),
+        Command::AttestationRoot(AttestationRoot {}) => attestation_root::execute(environment),
+        Command::VerifyAttestation(options) => verify_attestation::execute(&options),
     }
 }

@@ -25,6 +25,8 @@ pub(crate) enum CommandError {
     /// `run-enclave` failed after its arguments were accepted. AWS's nitro-cli does that part in a second process and
     /// sees only that the process did not answer; scripts know the failure by that answer's number, E39.
     EnclaveFailed(Failure),
+    /// `verify-attestation` has come to the answer that the document is not to be trusted; this is why.
+    NotVerified(String),
     /// Whoever read standard output stopped reading (`| head -1`). The command did its work; there is nobody to tell.
     OutputClosed,
 }
@@ -42,6 +44,7 @@ impl CommandError {
                     "The enclave was not started; the error above is the reason",
                 )));
             }
+            Self::NotVerified(why) => output::notice(why),
             Self::OutputClosed => {}
         }
     }
@@ -53,11 +56,13 @@ impl CommandError {
     /// | any, by its own number | that number (E02 shares 2 with usage errors, as on AWS) |
     /// | E00, which no failure should have | 1, because 0 means success |
     /// | of `run-enclave`, once the arguments are accepted | 39 |
+    /// | of `verify-attestation`, if the document is not to be trusted | 1 |
     /// | standard output closed by its reader | 0 |
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Failed(failure) => failure.code.number().max(1),
             Self::EnclaveFailed(_) => ErrorCode::ProcessConnectionFailure.number(),
+            Self::NotVerified(_) => 1,
             Self::OutputClosed => 0,
         }
     }
@@ -67,6 +72,12 @@ impl From<Failure> for CommandError {
     fn from(failure: Failure) -> Self {
         Self::Failed(failure)
     }
+}
+
+/// An error with all that caused it, in one line.
+pub(crate) fn chain_of(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(error.source(), |error| error.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 /// The `[ ENN ]` text of one failure, without a line feed at its end.

@@ -31,6 +31,7 @@ mod daemon;
 mod environment;
 mod error;
 mod files;
+mod hex;
 mod measurements;
 mod output;
 mod progress;

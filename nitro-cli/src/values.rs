@@ -4,6 +4,9 @@
 //! text and what would be right.
 
 use api::{ErrorCode, Failure, PARENT_CID};
+use attestation::{PCR_COUNT, PCR_LEN, Timestamp};
+
+use crate::hex;
 
 /// `--memory`: a whole number with an optional unit `M` (the default), `G` or `T`, in either case. The result is in MiB.
 pub(crate) fn memory_mib(text: &str) -> Result<u64, Failure> {
@@ -66,6 +69,47 @@ pub(crate) fn disconnect_timeout(text: &str) -> Result<u64, Failure> {
             "a whole number of seconds, such as `30`",
         )
     })
+}
+
+/// `--pcr`: an index and a value, such as `0=` and 96 hexadecimal digits.
+pub(crate) fn pcr(text: &str) -> Result<(u8, [u8; PCR_LEN]), Failure> {
+    let parts = text.split_once('=');
+    parts
+        .and_then(|(index, value)| {
+            let index = whole_number(index).filter(|index| *index < PCR_COUNT)?;
+            Some((index, hex::decode(value)?.try_into().ok()?))
+        })
+        .ok_or_else(|| {
+            invalid(
+                "--pcr",
+                text,
+                "an index from 0 to 31 and 96 hexadecimal digits, such as `0=0123...`",
+            )
+        })
+}
+
+/// Bytes in hexadecimal.
+pub(crate) fn bytes(option: &str, text: &str) -> Result<Vec<u8>, Failure> {
+    hex::decode(text).ok_or_else(|| invalid(option, text, "bytes in hexadecimal, such as `00ff`"))
+}
+
+/// `--max-age`: seconds.
+pub(crate) fn seconds(text: &str) -> Result<u64, Failure> {
+    whole_number(text).ok_or_else(|| invalid("--max-age", text, "a whole number of seconds, such as `60`"))
+}
+
+/// A point in time: RFC 3339 in UTC, or seconds since 1970.
+pub(crate) fn time(option: &str, text: &str) -> Result<Timestamp, Failure> {
+    whole_number(text)
+        .map(Timestamp::from_secs)
+        .or_else(|| text.parse().ok())
+        .ok_or_else(|| {
+            invalid(
+                option,
+                text,
+                "a time such as `2026-01-31T12:00:00Z`, seconds since 1970, or `document`",
+            )
+        })
 }
 
 /// `text` as decimal digits and nothing else; `None` also if the number does not fit.

@@ -25,8 +25,8 @@ const ALLOCATOR_YAML: &str = "/etc/nitro_enclaves/allocator.yaml";
 const ENCLAVES: &str = "/sys/fs/cgroup/enclaved-run-enclaved";
 const CONTROL_GROUP: &str = "/sys/fs/cgroup/system.slice/enclaved.service";
 
-/// Made by installing or using the package; gone when it is removed, the last two when it is purged.
-const PATHS: [&str; 12] = [
+/// Made by installing or using the package; gone when it is removed, the last three when it is purged.
+const PATHS: [&str; 13] = [
     "/usr/bin/nitro-enclaves-allocator",
     "/lib/systemd/system/nitro-enclaves-allocator.service",
     "/sys/fs/cgroup/enclaved-run-enclaved",
@@ -39,6 +39,7 @@ const PATHS: [&str; 12] = [
     "/run/nitro_enclaves",
     "/etc/nitro_enclaves",
     "/var/log/nitro_enclaves",
+    "/var/lib/enclaved",
 ];
 const GONE_AFTER_REMOVAL: usize = 10;
 

@@ -25,6 +25,8 @@ pub enum Request {
     TerminateEnclave(Selector),
     /// Stream the console of one debug-mode enclave: first its kept history, then what follows.
     Console(Selector),
+    /// Give the certificate that verifiers of attestation documents pin.
+    AttestationRoot,
 }
 
 /// Which enclaves a request is about.
@@ -86,6 +88,8 @@ pub enum Reply {
         /// The watched enclave's CID.
         enclave_cid: u32,
     },
+    /// Final answer to [`Request::AttestationRoot`]: PEM.
+    AttestationRoot(String),
     /// Final answer to any request that failed.
     Error(Failure),
 }

@@ -66,7 +66,7 @@ pub use content::{AttestationContent, ContentFault, MAX_FIELD, PCR_COUNT, PCR_LE
 pub use document::{MapForm, WriteError, write};
 pub use key::{KeyError, PublicKey, SIGNATURE_LEN, SignError, Signer, SoftwareKey};
 pub use path::{PathError, PathFault, Position};
-pub use timestamp::Timestamp;
+pub use timestamp::{NoTimestamp, Timestamp};
 pub use verify::{
     AttestationDocument, DocumentError, Policy, PolicyError, TrustAnchor, TrustAnchorError,
     UnverifiedDocument, VerifyError, verify,

@@ -1,6 +1,7 @@
 //! Points in time, without the doubt whether a number counts seconds or milliseconds.
 
 use std::fmt;
+use std::str::FromStr;
 use std::time::Duration;
 
 use der::DateTime;
@@ -60,6 +61,21 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
+impl FromStr for Timestamp {
+    type Err = NoTimestamp;
+
+    /// Reads what [`fmt::Display`] prints: RFC 3339 in UTC with whole seconds, `2021-03-05T17:01:49Z`.
+    fn from_str(text: &str) -> Result<Self, NoTimestamp> {
+        let date: DateTime = text.parse().map_err(|_| NoTimestamp)?;
+        Ok(Self::from_secs(date.unix_duration().as_secs()))
+    }
+}
+
+/// A text that is no time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a time such as 2021-03-05T17:01:49Z")]
+pub struct NoTimestamp;
+
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.to_date_time() {
@@ -78,6 +94,10 @@ mod tests {
         let time = Timestamp::from_millis(1_614_963_709_526);
         assert_eq!(time.as_secs(), 1_614_963_709);
         assert_eq!(time.to_string(), "2021-03-05T17:01:49Z");
+        assert_eq!("2021-03-05T17:01:49Z".parse(), Ok(Timestamp::from_secs(1_614_963_709)));
+        for text in ["", "2021-03-05", "2021-13-05T17:01:49Z", "2021-03-05T17:01:49"] {
+            assert_eq!(text.parse::<Timestamp>(), Err(NoTimestamp), "{text}");
+        }
         assert_eq!(Timestamp::from_secs(1_614_963_709).as_millis(), 1_614_963_709_000);
     }
 

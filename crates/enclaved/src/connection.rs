@@ -61,6 +61,7 @@ async fn answer<L: Launcher>(
         }
         (Request::DescribeEnclaves, None) => Reply::Enclaves(daemon.registry.describe()),
         (Request::DescribePools, None) => Reply::Pools(pools(daemon)?),
+        (Request::AttestationRoot, None) => Reply::AttestationRoot(attestation_root(daemon)?),
         (Request::EndedEnclaves, None) => Reply::Ended(daemon.registry.ended()),
         (Request::TerminateEnclave(selector), None) => terminate(daemon, &selector).await?,
         (Request::Console(selector), None) => return console(stream, daemon, &selector).await,
@@ -124,6 +125,12 @@ fn pools<L: Launcher>(daemon: &Shared<L>) -> Result<Pools, Failure> {
     Ok(Pools {
         cores: daemon.registry.cores(&pool.cpus),
         hugepages: daemon.machine.memory.pools(),
+    })
+}
+
+fn attestation_root<L: Launcher>(daemon: &Shared<L>) -> Result<String, Failure> {
+    daemon.attestation.authority.root_pem().map_err(|error| {
+        Failure::caused_by(ErrorCode::Unspecified, "The root of attestation cannot be told", &error)
     })
 }
 
@@ -192,5 +199,6 @@ fn kind(request: &Request) -> &'static str {
         Request::EndedEnclaves => "ended-enclaves",
         Request::TerminateEnclave(_) => "terminate-enclave",
         Request::Console(_) => "console",
+        Request::AttestationRoot => "attestation-root",
     }
 }

@@ -10,10 +10,12 @@
 //!
 //! The answer is the request and the response as the library serialises them, in hexadecimal, and the response in words:
 //! `<request> <response> <words>`. `Repeat 5 GetRandom` makes a request over and over for five seconds, and says how often.
+//! `Hwrng` reads 64 bytes from the kernel's own random number generator, which the NSM feeds, and says which one it uses.
 
 #![forbid(unsafe_code)]
 
-use std::io::{self, BufRead, BufReader, Write};
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -56,6 +58,9 @@ fn carry_out(line: &str, nsm: i32) -> Option<String> {
         }
         return Some(count.to_string());
     }
+    if line == "Hwrng" {
+        return hardware_random().ok();
+    }
     let sent = serde_cbor::to_vec(&parse(line)?).ok()?;
     let response = nsm_process_request(nsm, parse(line)?);
     let received = serde_cbor::to_vec(&response).ok()?;
@@ -65,6 +70,14 @@ fn carry_out(line: &str, nsm: i32) -> Option<String> {
         hex::encode(&received),
         in_words(&response)
     ))
+}
+
+/// `Documentation/admin-guide/hw_random.rst`.
+fn hardware_random() -> io::Result<String> {
+    let current = fs::read_to_string("/sys/class/misc/hw_random/rng_current")?;
+    let mut bytes = [0; 64];
+    File::open("/dev/hwrng")?.read_exact(&mut bytes)?;
+    Ok(format!("{} {}", current.trim(), hex::encode(&bytes)))
 }
 
 fn parse(line: &str) -> Option<Request> {

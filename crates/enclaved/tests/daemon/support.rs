@@ -23,7 +23,6 @@ use enclaved::admission::cpus::CpuPool;
 use enclaved::admission::memory::{GuestMemory, MemorySource};
 use enclaved::admission::topology::Core;
 use enclaved::authority::Source;
-use enclaved::authority::Source;
 use enclaved::config::Limits;
 use enclaved::cpu_partition::CpuPartitions;
 use enclaved::daemon::Stop;
