@@ -15,13 +15,15 @@ use std::time::{Duration, Instant};
 use end_to_end_tests::guest::port;
 use end_to_end_tests::stream::{self, Stream, Sum};
 use end_to_end_tests::vsock_socket::connect;
-use end_to_end_tests::{Enclave, Host, Launch, OwnDaemon, Running, World, eifs, parent, poll, send_signal};
+use end_to_end_tests::{
+    Enclave, Host, Launch, OwnDaemon, Running, World, eifs, parent, poll, processes_named, send_signal,
+};
 use rustix::process::Signal;
 
 const MIB: u64 = 1 << 20;
 
 /// How long things are killed.
-const CHAOS: Duration = Duration::from_secs(100);
+const CHAOS: Duration = Duration::from_secs(80);
 
 /// Node 0 has the first ones, node 1 the others.
 const CPUS_PER_NODE: u64 = 6;
@@ -168,6 +170,7 @@ fn a_gibibyte_flows_on_while_the_daemon_is_killed_and_replaced() {
 struct Kills {
     rounds: u32,
     daemons: u32,
+    daemons_asked_to_end: u32,
     vmms: u32,
     clients: u32,
 }
@@ -201,14 +204,27 @@ impl Undisturbed {
     }
 }
 
-/// Ends one after the other: the victim, or the client that starts it, or the daemon, or nothing but the round.
-fn chaos_round(daemon: &mut OwnDaemon, dice: &mut Dice, kills: &mut Kills) {
+/// The VMM that is none of the `others`, once there is one.
+fn victim(others: &Undisturbed) -> Option<u32> {
+    let others: Vec<u32> = others.0.iter().map(|(enclave, _)| enclave.process_id()).collect();
+    let mut found = None;
+    poll::within(Duration::from_secs(5), || {
+        found = processes_named("enclave-vmm")
+            .into_iter()
+            .find(|process| !others.contains(process));
+        found
+    });
+    found
+}
+
+/// Starts an enclave, and at some moment of its boot or soon after it ends the daemon, or the client, or the VMM.
+fn chaos_round(daemon: &mut OwnDaemon, others: &Undisturbed, dice: &mut Dice, kills: &mut Kills) {
     let mut client = Launch::of(parent::hello_eif())
         .with_memory(128)
         .start(daemon.host());
-    // Any moment between admission and a while after the boot.
+    let victim = (kills.rounds % 4 == 2).then(|| victim(others)).flatten();
     thread::sleep(Duration::from_millis(50 * dice.below(60) as u64));
-    match dice.below(4) {
+    match kills.rounds % 4 {
         0 => {
             daemon.end_with(Signal::KILL);
             kills.daemons += 1;
@@ -219,16 +235,14 @@ fn chaos_round(daemon: &mut OwnDaemon, dice: &mut Dice, kills: &mut Kills) {
             kills.clients += 1;
         }
         2 => {
-            let victims = daemon.host().describe();
-            let victim = victims.iter().find(|enclave| enclave["EnclaveName"] == "hello");
-            if let Some(process_id) = victim.and_then(|victim| victim["ProcessID"].as_u64()) {
-                send_signal(u32::try_from(process_id).expect("a process id"), Signal::KILL);
+            if let Some(victim) = victim {
+                send_signal(victim, Signal::KILL);
                 kills.vmms += 1;
             }
         }
         _ => {
             daemon.end_with(Signal::TERM);
-            kills.daemons += 1;
+            kills.daemons_asked_to_end += 1;
             daemon.start_next();
         }
     }
@@ -254,7 +268,7 @@ fn whatever_is_killed_whenever_nothing_else_is_disturbed_and_nothing_is_lost() {
 
     let start = Instant::now();
     while start.elapsed() < CHAOS {
-        chaos_round(&mut daemon, &mut dice, &mut kills);
+        chaos_round(&mut daemon, &undisturbed, &mut dice, &mut kills);
         undisturbed.check(daemon.host());
         // Two enclaves' CPUs, pages, groups, sockets and files, and not one more.
         with_two.assert_unchanged();

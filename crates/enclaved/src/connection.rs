@@ -161,17 +161,23 @@ async fn console<L: Launcher>(
     daemon: &Shared<L>,
     selector: &Selector,
 ) -> Result<(), Failure> {
-    let (enclave_cid, console) = daemon.registry.console(selector)?;
+    let mut watched = daemon.registry.console(selector)?;
     let _place = daemon.watchers.try_acquire().map_err(|_| {
         let message = "Too many consoles are being watched; close one.";
         Failure::new(ErrorCode::ConsoleConnection, message)
     })?;
+    let enclave_cid = watched.enclave_cid;
     send(stream, daemon, &Reply::ConsoleAttached { enclave_cid }).await;
     let (incoming, mut outgoing) = stream.split();
+    let shown = async {
+        match watched.console.show(&mut outgoing).await {
+            // Whoever sees the console end finds CPUs and memory free.
+            Ok(()) => watched.gone().await,
+            Err(error) => tracing::debug!(%error, "a console watcher left"),
+        }
+    };
     tokio::select! {
-        shown = console.show(&mut outgoing) => if let Err(error) = shown {
-            tracing::debug!(%error, "a console watcher left");
-        },
+        () = shown => {}
         () = wire::hung_up(incoming.as_ref()) => {}
     }
     Ok(())

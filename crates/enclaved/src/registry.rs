@@ -97,6 +97,23 @@ pub struct Ending {
     record: watch::Receiver<Option<EndRequest>>,
 }
 
+/// An enclave whose console is watched.
+#[derive(Debug)]
+pub struct Watched {
+    /// Its CID.
+    pub enclave_cid: u32,
+    /// What it prints.
+    pub console: Console,
+    record: watch::Receiver<Option<EndRequest>>,
+}
+
+impl Watched {
+    /// Returns when everything the enclave held is free again. Its console ends earlier, with its VMM.
+    pub async fn gone(&mut self) {
+        while self.record.changed().await.is_ok() {}
+    }
+}
+
 impl Ending {
     /// Returns when everything the enclave held is free again.
     pub async fn gone(&mut self) {
@@ -237,11 +254,11 @@ impl Registry {
         records.map(|record| record.ask_to_end(request(record))).collect()
     }
 
-    /// The CID and console of one enclave.
+    /// The console of one enclave.
     ///
     /// # Errors
     /// E11, E58; E44 if the enclave is not in debug mode; E14 if every enclave is selected.
-    pub fn console(&self, selector: &Selector) -> Result<(u32, Console), Failure> {
+    pub fn console(&self, selector: &Selector) -> Result<Watched, Failure> {
         if *selector == Selector::All {
             let message = "A console belongs to one enclave; give its id or name.";
             return Err(Failure::new(ErrorCode::InvalidCommand, message));
@@ -249,8 +266,14 @@ impl Registry {
         let inner = self.lock();
         let keys = inner.select(selector)?;
         let record = keys.first().and_then(|key| inner.records.get(key));
-        let console = record.and_then(|record| Some((record.facts.cid, record.console.clone()?)));
-        console.ok_or_else(|| {
+        let watched = record.and_then(|record| {
+            Some(Watched {
+                enclave_cid: record.facts.cid,
+                console: record.console.clone()?,
+                record: record.end.subscribe(),
+            })
+        });
+        watched.ok_or_else(|| {
             Failure::new(
                 ErrorCode::ConsoleConnection,
                 "The enclave has no console: it was not started with --debug-mode.",

@@ -6,7 +6,7 @@
 //! are free. The reservation belongs to the file, not to the mapping. So the daemon maps the file once, unmaps it and
 //! passes the descriptor to the VMM: who gets the last pages is decided here, by the kernel, and a VMM never finds too
 //! few. When the last descriptor and mapping are gone, the kernel frees the pages; that is when the VMM has ended and the
-//! daemon has cleared them (see [`crate::guest_memory`]). There is no account here that could disagree.
+//! daemon has cleared them (see `guest_memory`). There is no account here that could disagree.
 //!
 //! # Nodes
 //!
