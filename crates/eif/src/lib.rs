@@ -45,6 +45,8 @@
 #![forbid(unsafe_code)]
 
 mod builder;
+mod cbor;
+mod cose;
 mod crc;
 mod error;
 mod header;
@@ -59,6 +61,7 @@ mod section;
 mod signature;
 
 pub use builder::{Builder, RamdiskWriter, WriteError};
+pub use cose::{CoseAlgorithm, CoseError, CoseSign1};
 pub use crc::FileCrc;
 pub use error::EifError;
 pub use header::{Arch, HEADER_LEN, Header, MAX_SECTIONS};

@@ -48,6 +48,11 @@ impl Pcr {
         )
     }
 
+    /// The register with this value.
+    pub fn from_bytes(value: [u8; PCR_LEN]) -> Self {
+        Self(value)
+    }
+
     /// The value.
     pub fn as_bytes(&self) -> &[u8; PCR_LEN] {
         &self.0
