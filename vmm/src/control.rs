@@ -10,7 +10,7 @@ use std::{
 };
 
 use api::vmm::{Event, Instruction, LaunchSpec, MAX_MESSAGE};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendFlags, recv, recvmsg, send,
 };
@@ -43,6 +43,9 @@ pub enum ControlError {
     /// Not the expected JSON.
     #[error("the launch message is malformed")]
     Malformed(#[from] serde_json::Error),
+    /// An instruction that is not due.
+    #[error("the daemon sent {0:?} before it had accepted the image")]
+    OutOfTurn(Instruction),
     /// Descriptors are missing or too many.
     #[error("the launch message needs {expected} descriptors and has {received}")]
     Descriptors {
@@ -133,6 +136,19 @@ impl<'a> Control<'a> {
         }
     }
 
+    /// Waits until the daemon has accepted the signature of the image. It does so or kills this process.
+    ///
+    /// # Errors
+    /// [`ControlError::Closed`] if the daemon is gone, others if it cannot be understood.
+    pub fn wait_for_acceptance(&self) -> Result<(), ControlError> {
+        let received = retry_on_intr(|| receive_one(self.socket, RecvFlags::TRUNC));
+        match parse_instruction(received)? {
+            Some(Instruction::Accept) => Ok(()),
+            Some(other) => Err(ControlError::OutOfTurn(other)),
+            None => Err(ControlError::Socket(io::ErrorKind::WouldBlock.into())),
+        }
+    }
+
     /// Tells the daemon, or the one that comes after it, the last event of this process.
     pub fn send_last(&self, event: &Event) {
         if let Some(mut outcome) = self.outcome.get() {
@@ -152,10 +168,23 @@ impl<'a> Control<'a> {
 /// # Errors
 /// [`ControlError::Closed`] if the daemon is gone, others if it cannot be understood.
 pub fn receive_instruction(socket: BorrowedFd<'_>) -> Result<Option<Instruction>, ControlError> {
+    parse_instruction(receive_one(socket, RecvFlags::DONTWAIT | RecvFlags::TRUNC))
+}
+
+/// A packet and its length, which may be more than what is kept of it.
+type Packet = ([u8; MAX_INSTRUCTION], usize);
+
+fn receive_one(socket: BorrowedFd<'_>, flags: RecvFlags) -> Result<Packet, Errno> {
     let mut message = [0; MAX_INSTRUCTION];
-    match recv(socket, &mut message[..], RecvFlags::DONTWAIT | RecvFlags::TRUNC) {
+    let (_, length) = recv(socket, &mut message[..], flags)?;
+    Ok((message, length))
+}
+
+/// `None` if nothing has come.
+fn parse_instruction(received: Result<Packet, Errno>) -> Result<Option<Instruction>, ControlError> {
+    match received {
         Ok((_, 0)) | Err(Errno::CONNRESET) => Err(ControlError::Closed),
-        Ok((_, length)) => {
+        Ok((message, length)) => {
             let message = message.get(..length).ok_or(ControlError::Truncated)?;
             Ok(Some(serde_json::from_slice(message)?))
         }
@@ -332,5 +361,26 @@ mod tests {
             receive_instruction(vmm.as_fd()),
             Err(ControlError::Closed)
         ));
+    }
+
+    #[test]
+    fn a_signed_image_waits_for_its_acceptance_and_for_nothing_else() {
+        let (daemon, vmm) = pair();
+        let control = Control::new(vmm.as_fd());
+        send(&daemon, br#"{"instruction":"accept"}"#, SendFlags::empty()).unwrap();
+        control.wait_for_acceptance().unwrap();
+
+        send(&daemon, br#"{"instruction":"outlive"}"#, SendFlags::empty()).unwrap();
+        assert!(matches!(
+            control.wait_for_acceptance(),
+            Err(ControlError::OutOfTurn(Instruction::Outlive))
+        ));
+        send(&daemon, b"yes", SendFlags::empty()).unwrap();
+        assert!(matches!(
+            control.wait_for_acceptance(),
+            Err(ControlError::Malformed(_))
+        ));
+        drop(daemon);
+        assert!(matches!(control.wait_for_acceptance(), Err(ControlError::Closed)));
     }
 }

@@ -59,11 +59,11 @@ impl Writer {
         let [.., b4, b5, b6, b7] = argument.to_be_bytes();
         match argument {
             0..=23 => self.0.push(major | b7),
-            24..=0xff => self.0.extend([major | 24, b7]),
-            0x100..=0xffff => self.0.extend([major | 25, b6, b7]),
-            0x1_0000..=0xffff_ffff => self.0.extend([major | 26, b4, b5, b6, b7]),
+            24..=0xff => self.0.extend([major | 0x18, b7]),
+            0x100..=0xffff => self.0.extend([major | 0x19, b6, b7]),
+            0x1_0000..=0xffff_ffff => self.0.extend([major | 0x1a, b4, b5, b6, b7]),
             _ => {
-                self.0.push(major | 27);
+                self.0.push(major | 0x1b);
                 self.0.extend(argument.to_be_bytes());
             }
         }

@@ -85,10 +85,7 @@ pub enum CoseError {
     #[error("not a COSE_Sign1 structure")]
     NotSign1,
     /// A protected header that names none of the algorithms, or more than an algorithm.
-    #[error(
-        "the protected header is {}; ES256, ES384 and ES512 are supported",
-        hex(found)
-    )]
+    #[error("the protected header is {found:02x?}; ES256, ES384 and ES512 are supported")]
     UnsupportedHeader {
         /// The header.
         found: Vec<u8>,
@@ -119,10 +116,6 @@ pub enum CoseError {
         /// Bytes.
         found: usize,
     },
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 impl CoseSign1 {
@@ -253,6 +246,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[expect(clippy::format_collect, reason = "of a few bytes")]
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
 
     fn register() -> Pcr {
         Pcr::from_bytes(std::array::from_fn(|index| u8::try_from(index).unwrap()))

@@ -206,6 +206,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::format_collect, reason = "of a few bytes")]
     fn the_section_that_aws_documents_is_written_and_read() {
         let known = concat!(
             "81a2737369676e696e675f6365727469666963617465983b182d182d182d182d182d18421845184718491",
