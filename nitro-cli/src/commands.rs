@@ -5,7 +5,9 @@ mod console;
 mod describe_eif;
 mod describe_enclaves;
 mod describe_pools;
+mod pcr;
 mod run_enclave;
+mod sign_eif;
 mod terminate_enclave;
 
 use crate::arguments::{Command, DescribeEnclaves, DescribePools};
@@ -27,5 +29,7 @@ pub(crate) fn execute(command: Command, environment: &Environment) -> Result<(),
         Command::Console(options) => console::execute(&options, environment),
         Command::TerminateEnclave(options) => terminate_enclave::execute(&options, environment),
         Command::DescribeEif(options) => describe_eif::execute(&options),
+        Command::SignEif(options) => sign_eif::execute(&options),
+        Command::Pcr(options) => pcr::execute(&options),
     }
 }
