@@ -10,7 +10,7 @@ use std::{
 };
 
 use api::vmm::{Event, Instruction, LaunchSpec, MAX_MESSAGE};
-use rustix::io::{Errno, retry_on_intr};
+use rustix::io::Errno;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendFlags, recv, recvmsg, send,
 };
@@ -141,11 +141,13 @@ impl<'a> Control<'a> {
     /// # Errors
     /// [`ControlError::Closed`] if the daemon is gone, others if it cannot be understood.
     pub fn wait_for_acceptance(&self) -> Result<(), ControlError> {
-        let received = retry_on_intr(|| receive_one(self.socket, RecvFlags::TRUNC));
-        match parse_instruction(received)? {
-            Some(Instruction::Accept) => Ok(()),
-            Some(other) => Err(ControlError::OutOfTurn(other)),
-            None => Err(ControlError::Socket(io::ErrorKind::WouldBlock.into())),
+        loop {
+            match receive(self.socket, RecvFlags::empty())? {
+                Some(Instruction::Accept) => return Ok(()),
+                Some(other) => return Err(ControlError::OutOfTurn(other)),
+                // A signal came first.
+                None => {}
+            }
         }
     }
 
@@ -168,23 +170,15 @@ impl<'a> Control<'a> {
 /// # Errors
 /// [`ControlError::Closed`] if the daemon is gone, others if it cannot be understood.
 pub fn receive_instruction(socket: BorrowedFd<'_>) -> Result<Option<Instruction>, ControlError> {
-    parse_instruction(receive_one(socket, RecvFlags::DONTWAIT | RecvFlags::TRUNC))
+    receive(socket, RecvFlags::DONTWAIT)
 }
 
-/// A packet and its length, which may be more than what is kept of it.
-type Packet = ([u8; MAX_INSTRUCTION], usize);
-
-fn receive_one(socket: BorrowedFd<'_>, flags: RecvFlags) -> Result<Packet, Errno> {
+/// The next instruction; `None` if none has come and `flags` say not to wait, or a signal interrupted that.
+fn receive(socket: BorrowedFd<'_>, flags: RecvFlags) -> Result<Option<Instruction>, ControlError> {
     let mut message = [0; MAX_INSTRUCTION];
-    let (_, length) = recv(socket, &mut message[..], flags)?;
-    Ok((message, length))
-}
-
-/// `None` if nothing has come.
-fn parse_instruction(received: Result<Packet, Errno>) -> Result<Option<Instruction>, ControlError> {
-    match received {
+    match recv(socket, &mut message[..], flags | RecvFlags::TRUNC) {
         Ok((_, 0)) | Err(Errno::CONNRESET) => Err(ControlError::Closed),
-        Ok((message, length)) => {
+        Ok((_, length)) => {
             let message = message.get(..length).ok_or(ControlError::Truncated)?;
             Ok(Some(serde_json::from_slice(message)?))
         }

@@ -77,6 +77,9 @@ impl TestSigner {
     }
 }
 
+/// From a message to its signature in DER.
+type Sign = Box<dyn Fn(&[u8]) -> Vec<u8>>;
+
 /// What a key is needed for.
 struct Key {
     /// Object identifier of the signature's algorithm.
@@ -84,8 +87,7 @@ struct Key {
     public: Vec<u8>,
     pkcs8: Vec<u8>,
     sec1: Vec<u8>,
-    /// In DER.
-    sign: Box<dyn Fn(&[u8]) -> Vec<u8>>,
+    sign: Sign,
 }
 
 impl Key {
