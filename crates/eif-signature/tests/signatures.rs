@@ -5,6 +5,7 @@
     reason = "a test ends where something unexpected happens"
 )]
 
+use std::sync::LazyLock;
 use std::time::{Duration, SystemTime};
 
 use eif::{CoseSign1, Pcr, Section, SectionKind, SignatureSection};
@@ -281,6 +282,9 @@ fn every_flipped_bit_of_a_signature_makes_it_invalid() {
     }
 }
 
+/// Made once for all cases.
+static CERTIFICATE: LazyLock<Vec<u8>> = LazyLock::new(|| TestSigner::new(Curve::P256).certificate_der);
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
@@ -291,7 +295,7 @@ proptest! {
 
     #[test]
     fn damaged_certificates_are_parsed_or_refused(changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4)) {
-        let mut der = TestSigner::new(Curve::P256).certificate_der;
+        let mut der = CERTIFICATE.clone();
         for (position, byte) in changes {
             let position = position.index(der.len());
             der[position] = byte;
