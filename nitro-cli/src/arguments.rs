@@ -46,13 +46,17 @@ pub(crate) enum Command {
     DescribeEif(DescribeEif),
     AttestationRoot(AttestationRoot),
     VerifyAttestation(VerifyAttestation),
+    SignEif(SignEif),
+    Pcr(Pcr),
 }
 
 /// Build an enclave image file (EIF) from a container image or a directory
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Example:
-  nitro-cli build-enclave --docker-uri ./hello-rootfs --output-file hello.eif")]
+  nitro-cli build-enclave --docker-uri ./hello-rootfs --output-file hello.eif
+  nitro-cli build-enclave --docker-uri ./hello-rootfs --output-file hello.eif \\
+      --signing-certificate cert.pem --private-key key.pem")]
 pub(crate) struct BuildEnclave {
     /// The image: an OCI image layout or a `docker save` archive (each a directory or a tar archive), either with `:NAME`
     /// appended if it holds several images, or a root file system directory
@@ -74,6 +78,21 @@ pub(crate) struct BuildEnclave {
     /// A file of up to 4096 bytes with a JSON object, to be added to the metadata
     #[arg(long, value_name = "FILE")]
     pub(crate) metadata: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) signing: Signing,
+}
+
+/// Who signs; both options or none
+#[derive(Debug, Args)]
+pub(crate) struct Signing {
+    /// The signer's certificate in PEM, whose measurement becomes PCR8. Its key is on P-256, P-384 or P-521
+    #[arg(long, value_name = "FILE", requires = "private_key")]
+    pub(crate) signing_certificate: Option<PathBuf>,
+
+    /// The key that belongs to the certificate, in PEM, not encrypted
+    #[arg(long, value_name = "FILE", requires = "signing_certificate")]
+    pub(crate) private_key: Option<PathBuf>,
 }
 
 /// Start an enclave and wait until it has booted
@@ -232,6 +251,41 @@ pub(crate) struct VerifyAttestation {
     /// Accept the document of an enclave in debug mode, whose PCR 0 is zero
     #[arg(long)]
     pub(crate) allow_debug: bool,
+}
+
+/// Sign an enclave image file (EIF), in place of a signature that it may have
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  nitro-cli sign-eif --eif-path hello.eif --signing-certificate cert.pem --private-key key.pem
+
+A key and a certificate to try it with:
+  openssl ecparam -name secp384r1 -genkey -noout -out key.pem
+  openssl req -new -x509 -key key.pem -sha384 -days 365 -subj /CN=signer -out cert.pem")]
+pub(crate) struct SignEif {
+    /// The image to sign; it is replaced once it is signed
+    #[arg(long, value_name = "FILE")]
+    pub(crate) eif_path: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) signing: Signing,
+}
+
+/// Show the measurement of a file, or of a certificate
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  nitro-cli pcr --signing-certificate cert.pem
+  nitro-cli pcr --input bzImage")]
+#[command(group = ArgGroup::new("measured").required(true))]
+pub(crate) struct Pcr {
+    /// A certificate in PEM: the PCR8 of images that it signs
+    #[arg(long, value_name = "FILE", group = "measured")]
+    pub(crate) signing_certificate: Option<PathBuf>,
+
+    /// Any file
+    #[arg(long, value_name = "FILE", group = "measured")]
+    pub(crate) input: Option<PathBuf>,
 }
 
 impl Console {

@@ -6,7 +6,9 @@ mod console;
 mod describe_eif;
 mod describe_enclaves;
 mod describe_pools;
+mod pcr;
 mod run_enclave;
+mod sign_eif;
 mod terminate_enclave;
 mod verify_attestation;
 
@@ -31,5 +33,7 @@ pub(crate) fn execute(command: Command, environment: &Environment) -> Result<(),
         Command::DescribeEif(options) => describe_eif::execute(&options),
         Command::AttestationRoot(AttestationRoot {}) => attestation_root::execute(environment),
         Command::VerifyAttestation(options) => verify_attestation::execute(&options),
+        Command::SignEif(options) => sign_eif::execute(&options),
+        Command::Pcr(options) => pcr::execute(&options),
     }
 }

@@ -11,7 +11,7 @@
 //! ```
 //!
 //! A command returns `Result<(), CommandError>` and never ends the process itself: [`run`] turns the outcome into
-//! text and exit code in one place. Building and describing images needs no daemon.
+//! text and exit code in one place. Building, signing and describing images needs no daemon.
 //!
 //! # Privileges
 //!
@@ -35,6 +35,7 @@ mod hex;
 mod measurements;
 mod output;
 mod progress;
+mod signing;
 mod values;
 
 use std::ffi::OsString;

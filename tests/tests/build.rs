@@ -16,6 +16,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use eif::{Layout, Section};
 use end_to_end_tests::{ContainerImage, Host, Launch, World, build_enclave, eifs, parent, rest_of_line, run};
 use serde_json::Value;
+use test_signer::{Curve, TestSigner};
 
 const PCRS: [&str; 3] = ["PCR0", "PCR1", "PCR2"];
 
@@ -121,12 +122,35 @@ fn a_signed_eif_boots_and_its_pcr8_is_shown_as_the_oracle_printed_it() {
 
     let described = describe_eif(&eif);
     assert_eq!(described["IsSigned"], true);
+    assert_eq!(described["SignatureCheck"], true);
     assert_eq!(described["Measurements"], printed);
 
     let enclave = Launch::of(&eif).in_debug_mode().run(&Host::of_the_parent());
     let description = enclave.description().expect("it runs");
     assert_eq!(description["Measurements"], printed);
     enclave.console().wait_for("Hello from the enclave side!");
+}
+
+#[test]
+fn an_eif_that_sign_eif_has_signed_boots_and_has_the_pcr8_of_its_certificate() {
+    let _world = World::enter();
+    let host = Host::of_the_parent();
+    let [eif, key, certificate] = ["signed-here.eif", "here.key", "here.pem"].map(eifs::path);
+    fs::copy(parent::hello_eif(), &eif).expect("copy hello.eif");
+    let signer = TestSigner::new(Curve::P521);
+    fs::write(&key, &signer.key_pem).expect("write the key");
+    fs::write(&certificate, &signer.certificate_pem).expect("write the certificate");
+    let [eif_path, key, certificate] = [&eif, &key, &certificate].map(|path| path.to_string_lossy());
+
+    let options = ["--signing-certificate", &certificate, "--private-key", &key];
+    let signed = host.cli(&[&["sign-eif", "--eif-path", &eif_path], &options[..]].concat());
+    let printed = signed.succeeded().json();
+    let pcr8 = host.cli(&["pcr", "--signing-certificate", &certificate]);
+    assert_eq!(printed["Measurements"]["PCR8"], pcr8.succeeded().json()["PCR8"]);
+
+    let enclave = Launch::of(&eif).run(&host);
+    let description = enclave.description().expect("it runs");
+    assert_eq!(description["Measurements"], printed["Measurements"]);
 }
 
 #[test]

@@ -43,6 +43,9 @@ pub enum ControlError {
     /// Not the expected JSON.
     #[error("the launch message is malformed")]
     Malformed(#[from] serde_json::Error),
+    /// An instruction that is not due.
+    #[error("the daemon sent {0:?} before it had accepted the image")]
+    OutOfTurn(Instruction),
     /// Descriptors are missing or too many.
     #[error("the launch message needs {expected} descriptors and has {received}")]
     Descriptors {
@@ -135,6 +138,21 @@ impl<'a> Control<'a> {
         }
     }
 
+    /// Waits until the daemon has accepted the signature of the image. It does so or kills this process.
+    ///
+    /// # Errors
+    /// [`ControlError::Closed`] if the daemon is gone, others if it cannot be understood.
+    pub fn wait_for_acceptance(&self) -> Result<(), ControlError> {
+        loop {
+            match receive(self.socket, RecvFlags::empty())? {
+                Some(Instruction::Accept) => return Ok(()),
+                Some(other) => return Err(ControlError::OutOfTurn(other)),
+                // A signal came first.
+                None => {}
+            }
+        }
+    }
+
     /// Tells the daemon, or the one that comes after it, the last event of this process.
     pub fn send_last(&self, event: &Event) {
         if let Some(mut outcome) = self.outcome.get() {
@@ -154,8 +172,13 @@ impl<'a> Control<'a> {
 /// # Errors
 /// [`ControlError::Closed`] if the daemon is gone, others if it cannot be understood.
 pub fn receive_instruction(socket: BorrowedFd<'_>) -> Result<Option<Instruction>, ControlError> {
+    receive(socket, RecvFlags::DONTWAIT)
+}
+
+/// The next instruction; `None` if none has come and `flags` say not to wait, or a signal interrupted that.
+fn receive(socket: BorrowedFd<'_>, flags: RecvFlags) -> Result<Option<Instruction>, ControlError> {
     let mut message = [0; MAX_INSTRUCTION];
-    match recv(socket, &mut message[..], RecvFlags::DONTWAIT | RecvFlags::TRUNC) {
+    match recv(socket, &mut message[..], flags | RecvFlags::TRUNC) {
         Ok((_, 0)) | Err(Errno::CONNRESET) => Err(ControlError::Closed),
         Ok((_, length)) => {
             let message = message.get(..length).ok_or(ControlError::Truncated)?;
@@ -335,5 +358,26 @@ mod tests {
             receive_instruction(vmm.as_fd()),
             Err(ControlError::Closed)
         ));
+    }
+
+    #[test]
+    fn a_signed_image_waits_for_its_acceptance_and_for_nothing_else() {
+        let (daemon, vmm) = pair();
+        let control = Control::new(vmm.as_fd());
+        send(&daemon, br#"{"instruction":"accept"}"#, SendFlags::empty()).unwrap();
+        control.wait_for_acceptance().unwrap();
+
+        send(&daemon, br#"{"instruction":"outlive"}"#, SendFlags::empty()).unwrap();
+        assert!(matches!(
+            control.wait_for_acceptance(),
+            Err(ControlError::OutOfTurn(Instruction::Outlive))
+        ));
+        send(&daemon, b"yes", SendFlags::empty()).unwrap();
+        assert!(matches!(
+            control.wait_for_acceptance(),
+            Err(ControlError::Malformed(_))
+        ));
+        drop(daemon);
+        assert!(matches!(control.wait_for_acceptance(), Err(ControlError::Closed)));
     }
 }

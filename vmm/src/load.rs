@@ -16,7 +16,8 @@ mod tests;
 
 use std::fs::File;
 
-use eif::{EifError, Layout, Measurements, Metadata, Pcr, ReadAt, SectionKind, SignatureSection};
+use api::vmm::ImageSignature;
+use eif::{EifError, Layout, Measurements, Metadata, Pcr, ReadAt, Section, SectionKind, SignatureSection};
 
 use crate::{
     arch::{self, KernelError, KernelPlan},
@@ -30,8 +31,8 @@ use ramdisks::Ramdisks;
 pub struct Loaded {
     /// Of exactly the bytes in guest memory.
     pub measurements: Measurements,
-    /// The measurement of the signer's certificate, of a signed image. The signature is not verified.
-    pub pcr8: Option<Pcr>,
+    /// Of a signed image: its signature, not verified, and the measurement of the signer's certificate.
+    pub signature: Option<(ImageSignature, Pcr)>,
     /// How to enter the kernel.
     pub kernel: KernelPlan,
     /// The measured command line with the machine's arguments appended, without NUL.
@@ -133,8 +134,8 @@ fn load_from(
     if let Some((section, data)) = metadata {
         Metadata::parse(section, &data)?;
     }
-    let pcr8 = signature
-        .map(|(section, data)| SignatureSection::parse(section, &data)?.pcr8(section))
+    let signature = signature
+        .map(|(section, data)| read_signature(section, &data))
         .transpose()?;
     let kernel = kernel.ok_or(KernelError::Unrecognised([0; 4]))?;
     if cmdline.len() > kernel.cmdline_max {
@@ -145,9 +146,21 @@ fn load_from(
     }
     Ok(Loaded {
         measurements,
-        pcr8,
+        signature,
         kernel,
         cmdline,
         initrd: ramdisks.placed(),
     })
+}
+
+/// The certificate and the signature in a signature section, with PCR8.
+fn read_signature(section: &Section, data: &[u8]) -> Result<(ImageSignature, Pcr), EifError> {
+    let parsed = SignatureSection::parse(section, data)?;
+    let certificate = parsed.certificate_der(section)?;
+    let pcr8 = Pcr::of_data(&certificate);
+    let signature = ImageSignature {
+        certificate,
+        cose_sign1: parsed.cose_sign1,
+    };
+    Ok((signature, pcr8))
 }

@@ -83,6 +83,9 @@ pub fn run(control: &Control<'_>) -> Result<ExitReason, LaunchError> {
     let ram = memory::size(&memory);
 
     let loaded = load::load(&File::from(eif), ExclusiveMemory::before_start(&memory), ram)?;
+    if let Some((signature, _)) = &loaded.signature {
+        control.send(&Event::Signed(signature.clone()));
+    }
     control.send(&Event::Measured(to_api(&loaded)));
 
     let config = UnixVsockConfig {
@@ -99,6 +102,9 @@ pub fn run(control: &Control<'_>) -> Result<ExitReason, LaunchError> {
     let (buses, workers) = machine.attach_devices(config, nsm_listener, &console, &end)?;
     let vcpus = boot_vcpus(&kvm, &vm, &memory, &loaded, &spec)?;
     let mut events = event_loop(workers, control, &end)?;
+    if loaded.signature.is_some() {
+        control.wait_for_acceptance()?;
+    }
     control.send(&Event::Started);
     let place = Placement {
         cpu_ids: &spec.cpu_ids,
@@ -310,6 +316,9 @@ impl MutEventSubscriber for DaemonWatch<'_> {
         let end = match control::receive_instruction(self.socket) {
             Ok(None) => return,
             Ok(Some(Instruction::Outlive)) => None,
+            Ok(Some(Instruction::Accept)) => Some(ExitReason::Crashed(
+                "the daemon accepted the image a second time".to_owned(),
+            )),
             Err(ControlError::Closed) => Some(ExitReason::Abandoned),
             Err(error) => Some(ExitReason::Crashed(log::chain(&error))),
         };
@@ -353,6 +362,6 @@ fn to_api(loaded: &Loaded) -> api::Measurements {
         pcr0: measurements.pcr0.to_string(),
         pcr1: measurements.pcr1.to_string(),
         pcr2: measurements.pcr2.to_string(),
-        pcr8: loaded.pcr8.as_ref().map(eif::Pcr::to_string),
+        pcr8: loaded.signature.as_ref().map(|(_, pcr8)| pcr8.to_string()),
     }
 }

@@ -22,18 +22,21 @@ use std::{
     },
     path::Path,
     process::{Child, Command, Stdio},
+    time::Duration,
 };
 
 use api::{
     ErrorCode,
-    vmm::{Event, ExitReason, LaunchSpec, MAX_MESSAGE, MemoryFile},
+    vmm::{Event, ExitReason, ImageSignature, Instruction, LaunchSpec, MAX_MESSAGE, MemoryFile},
 };
-use eif::{Arch, BuildMetadata, Builder, Metadata};
+use eif::{Arch, BuildMetadata, Builder, MAX_SIGNATURE, Metadata, Pcr, SignatureSection};
 use rustix::{
     fs::{MemfdFlags, ftruncate, memfd_create},
+    io::Errno,
     net::{
         AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix,
-        SocketFlags, SocketType, bind, listen, recv, sendmsg, socket_with, socketpair,
+        SocketFlags, SocketType, bind, listen, recv, send, sendmsg, socket_with, socketpair,
+        sockopt::{Timeout, set_socket_timeout},
     },
     pipe::{PipeFlags, pipe_with},
 };
@@ -86,6 +89,22 @@ fn eif_of(kernel: &[u8], cmdline: &str, ramdisks: &[&[u8]]) -> Vec<u8> {
     }
     builder.finish().unwrap();
     image.into_inner()
+}
+
+/// `image` with a signature section as large as there may be, of bytes that JSON makes the most of, and what is in it.
+fn signed(image: &[u8]) -> (Vec<u8>, SignatureSection) {
+    let mut section = SignatureSection {
+        certificate_pem: b"-----BEGIN CERTIFICATE-----\nMAMCAQc=\n-----END CERTIFICATE-----\n".to_vec(),
+        cose_sign1: Vec::new(),
+    };
+    // Each of these takes one byte of CBOR; two more are for the length of the array.
+    let room = usize::try_from(MAX_SIGNATURE).unwrap() - section.encode().len() - 2;
+    section.cose_sign1 = vec![23; room];
+    let mut out = Cursor::new(Vec::new());
+    let mut builder = Builder::unsigned_copy(image, image.len() as u64, &mut out).unwrap();
+    builder.add_signature(&section).unwrap();
+    builder.finish().unwrap();
+    (out.into_inner(), section)
 }
 
 fn metadata() -> Metadata {
@@ -261,6 +280,37 @@ fn what_is_reported_as_measured_is_what_the_builder_measured() {
     assert_eq!(measured.pcr0, inspection.measurements.pcr0.to_string());
     assert_eq!(measured.pcr1, inspection.measurements.pcr1.to_string());
     assert_eq!(measured.pcr2, inspection.measurements.pcr2.to_string());
+}
+
+#[test]
+#[ignore = "needs /dev/kvm; cargo xtask test runs it where there is one"]
+fn a_signed_image_passes_its_signature_on_and_does_not_start_before_it_is_accepted() {
+    let code = [print("Hello\n"), RESET.to_vec()].concat();
+    let (image, section) = signed(&eif_of(&elf(&code), "", &[b"r1", b"r2"]));
+    let mut vmm = Vmm::launch(&image, 1, MEMORY);
+
+    let certificate = vec![0x30, 3, 2, 1, 7];
+    let pcr8 = Pcr::of_data(&certificate).to_string();
+    let cose_sign1 = section.cose_sign1;
+    let signature = ImageSignature {
+        certificate,
+        cose_sign1,
+    };
+    assert_eq!(vmm.event(), Event::Signed(signature));
+    assert!(matches!(vmm.event(), Event::Measured(measured) if measured.pcr8 == Some(pcr8)));
+    set_socket_timeout(&vmm.control, Timeout::Recv, Some(Duration::from_millis(300))).unwrap();
+    let nothing = recv(&vmm.control, &mut [0; 1024][..], RecvFlags::empty());
+    assert_eq!(nothing, Err(Errno::AGAIN));
+    set_socket_timeout(&vmm.control, Timeout::Recv, None).unwrap();
+
+    let accept = serde_json::to_vec(&Instruction::Accept).unwrap();
+    send(&vmm.control, &accept, SendFlags::empty()).unwrap();
+
+    assert_eq!(vmm.event(), Event::Started);
+    assert_eq!(vmm.event(), Event::Exited(ExitReason::Reset));
+    let mut console = String::new();
+    vmm.console.read_to_string(&mut console).unwrap();
+    assert_eq!(console, "Hello\n");
 }
 
 #[test]

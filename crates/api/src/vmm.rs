@@ -3,12 +3,17 @@
 //! ```text
 //! daemon                                   VMM
 //!   LaunchSpec + descriptors  ───────────►
+//!                             ◄───────────  Signed        only of a signed image: its certificate and signature
 //!                             ◄───────────  Measured      every byte is in guest memory and in the hashes
+//!   Accept                    ───────────►                only of a signed image: the signature is good
 //!                             ◄───────────  Started       vCPUs are about to run for the first time
 //!   Outlive                   ───────────►                the enclave has booted: the daemon may go from here on
 //!                             ◄───────────  Exited        the last message; then the process ends
 //!                             ◄───────────  Failed        instead of any of these; the process ends
 //! ```
+//!
+//! A VMM does not verify signatures; it waits with a signed image until the daemon has. What it sends was read in the same
+//! pass as everything else, so what is checked is what runs, whatever happens to the file.
 //!
 //! The daemon ends an enclave by killing the process: a VMM holds nothing that needs an orderly end.
 //! A VMM that disappears without `Exited` or `Failed` was killed or crashed.
@@ -21,8 +26,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Failure, Measurements};
 
-/// The longest message of this conversation, in bytes.
-pub const MAX_MESSAGE: usize = 64 * 1024;
+/// The longest message of this conversation, in bytes. That is [`Event::Signed`]: a signature section has at most 32 KiB, and
+/// JSON has at most three digits and a comma for a byte that takes one or two there.
+pub const MAX_MESSAGE: usize = 128 * 1024;
 
 /// Everything a VMM is told. Its descriptors come with the same message, in this order: `/dev/kvm`; the EIF; the
 /// listening socket behind `vsock.sock`; the one to which the daemon connects for the NSM ([`crate::nsm`]); the directory in which `vsock.sock_<port>` listeners are found (`O_PATH`); the
@@ -65,6 +71,8 @@ pub struct MemoryFile {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "instruction", rename_all = "snake_case")]
 pub enum Instruction {
+    /// The signature of the image is good: the guest may start. Comes once, after `Signed` and `Measured`.
+    Accept,
     /// The enclave has booted; it goes on when the daemon goes.
     Outlive,
 }
@@ -73,6 +81,8 @@ pub enum Instruction {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", content = "value", rename_all = "snake_case")]
 pub enum Event {
+    /// The EIF is signed, and this is how. Comes before `Measured`, with a PCR8; the guest does not start before `Accept`.
+    Signed(ImageSignature),
     /// The EIF is loaded; these are the measurements of exactly the bytes that are in guest memory.
     Measured(Measurements),
     /// The vCPU threads exist and enter the guest now.
@@ -81,6 +91,16 @@ pub enum Event {
     Exited(ExitReason),
     /// The enclave could not be started, or the VMM met an error it cannot go on from.
     Failed(Failure),
+}
+
+/// Who signed an image, and the signature; neither is checked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImageSignature {
+    /// The certificate that PCR8 measures, in DER form.
+    pub certificate: Vec<u8>,
+    /// A `COSE_Sign1` structure over PCR0.
+    pub cose_sign1: Vec<u8>,
 }
 
 /// How a guest ended.

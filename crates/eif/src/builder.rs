@@ -1,14 +1,19 @@
-//! Writes an EIF of version 4, without a signature.
+//! Writes an EIF: a new one of version 4, or the copy of another one that is to be signed.
 //!
-//! Sections are written as they come, in the order of AWS's tools: kernel, command line, metadata, ramdisks. Their sizes
-//! are known only then, so section headers and the file header are filled in at the end. A file whose writing was
-//! interrupted therefore begins with zeros and is never taken for an EIF. The same input gives the same bytes.
+//! Sections are written as they come, in the order of AWS's tools: kernel, command line, metadata, ramdisks, and the
+//! signature if there is one. Their sizes are known only then, so section headers and the file header are filled in at the
+//! end. A file whose writing was interrupted therefore begins with zeros and is never taken for an EIF. The same input gives
+//! the same bytes.
+//!
+//! A signature is over measurements of what has been written, [`Builder::measurements`], so that nothing can change between
+//! measuring and writing.
 
 use std::io::{self, Read, Seek, SeekFrom, Write};
 
+use crate::inspect::read_section;
 use crate::{
-    Arch, FileCrc, HEADER_LEN, MAX_METADATA, MAX_SECTIONS, Measurements, Measurer, Metadata,
-    SECTION_HEADER_LEN, Section, SectionKind, header,
+    Arch, EifError, FileCrc, HEADER_LEN, Layout, MAX_METADATA, MAX_SECTIONS, MAX_SIGNATURE, Measurements,
+    Measurer, Metadata, ReadAt, SECTION_HEADER_LEN, Section, SectionKind, SignatureSection, header,
 };
 
 /// What AWS's tools put into the header. Nothing acts on it.
@@ -49,16 +54,43 @@ pub enum WriteError {
     /// The section table is full.
     #[error("too many ramdisks: an enclave image has at most {}", MAX_SECTIONS - OTHER_SECTIONS)]
     TooManyRamdisks,
+    /// The image to be copied is not well-formed, or damaged.
+    #[error(transparent)]
+    Source(#[from] EifError),
+    /// The image is of a version that has no signatures.
+    #[error(
+        "an enclave image of version {version} cannot be signed, only one of version 3 or 4; build it again"
+    )]
+    VersionWithoutSignature {
+        /// The version.
+        version: u16,
+    },
+    /// There is a signature already.
+    #[error("the enclave image has a signature already")]
+    SecondSignature,
+    /// The section table has no room for a signature.
+    #[error("no room for a signature: the enclave image has {MAX_SECTIONS} sections, the most there can be")]
+    NoRoomForSignature,
+    /// The signature is larger than any reader takes.
+    #[error(
+        "the signature section has {size} bytes, most of them for the certificate; the limit is {MAX_SIGNATURE}"
+    )]
+    SignatureTooLarge {
+        /// Its size in bytes.
+        size: usize,
+    },
 }
 
-/// An image being written: [`new`](Self::new), any number of ramdisks, [`finish`](Self::finish).
+/// An image being written: [`new`](Self::new), any number of ramdisks, perhaps a signature, [`finish`](Self::finish). Or
+/// [`unsigned_copy`](Self::unsigned_copy), signature, [`finish`](Self::finish).
 ///
 /// `W` is written from offset 0 on and should be empty. Data goes to it in the pieces it comes in, so wrap it in a
 /// [`std::io::BufWriter`] if ramdisks are written in small ones.
 #[derive(Debug)]
 pub struct Builder<W> {
     out: W,
-    arch: Arch,
+    /// The file header but for what depends on the sections.
+    header: [u8; HEADER_LEN],
     /// In file order; the last is the one being written.
     sections: Vec<WrittenSection>,
     measurer: Measurer,
@@ -87,12 +119,7 @@ impl<W: Write + Seek> Builder<W> {
         if metadata.len() as u64 > MAX_METADATA {
             return Err(WriteError::MetadataTooLarge { size: metadata.len() });
         }
-        let mut builder = Self {
-            out,
-            arch,
-            sections: Vec::new(),
-            measurer: Measurer::new(),
-        };
+        let mut builder = Self::empty(out, &header::encode(arch, DEFAULT_MEM, DEFAULT_CPUS));
         builder.begin(SectionKind::Kernel)?;
         builder.copy(SectionKind::Kernel, kernel)?;
         builder.begin(SectionKind::Cmdline)?;
@@ -100,6 +127,44 @@ impl<W: Write + Seek> Builder<W> {
         builder.begin(SectionKind::Metadata)?;
         builder.append(&metadata).map_err(WriteError::Output)?;
         Ok(builder)
+    }
+
+    /// Copies the image in `file`, of `file_size` bytes, in file order, without the signature it may have and without what
+    /// follows the last section. Its version, flags and unused bytes stay as they are.
+    ///
+    /// # Errors
+    /// [`WriteError::Source`], also if the image is damaged: to write a new CRC would hide it. [`WriteError::Output`].
+    pub fn unsigned_copy(file: &(impl ReadAt + ?Sized), file_size: u64, out: W) -> Result<Self, WriteError> {
+        let layout = Layout::read(file, file_size)?;
+        let mut crc = FileCrc::new(layout.header.as_bytes());
+        let mut builder = Self::empty(out, layout.header.as_bytes());
+        let mut buffer = vec![0; BUFFER_LEN];
+        for section in &layout.sections {
+            crc.update(&section.header_bytes());
+            let is_kept = section.kind != SectionKind::Signature;
+            if is_kept {
+                builder.begin(section.kind)?;
+            }
+            let mut written = Ok(());
+            read_section(file, section, &mut buffer, |piece| {
+                crc.update(piece);
+                if is_kept && written.is_ok() {
+                    written = builder.append(piece);
+                }
+            })?;
+            written.map_err(WriteError::Output)?;
+        }
+        layout.check_crc(crc)?;
+        Ok(builder)
+    }
+
+    fn empty(out: W, header: &[u8; HEADER_LEN]) -> Self {
+        Self {
+            out,
+            header: *header,
+            sections: Vec::new(),
+            measurer: Measurer::new(),
+        }
     }
 
     /// Copies the next ramdisk from `source` to its end.
@@ -122,6 +187,36 @@ impl<W: Write + Seek> Builder<W> {
         }
         self.begin(SectionKind::Ramdisk)?;
         Ok(RamdiskWriter(self))
+    }
+
+    /// The measurements of everything written so far.
+    pub fn measurements(&self) -> Measurements {
+        self.measurer.clone().finish()
+    }
+
+    /// Writes the signature, which must be over PCR0 of [`measurements`](Self::measurements). It comes last.
+    ///
+    /// # Errors
+    /// [`WriteError::Output`], [`WriteError::VersionWithoutSignature`], [`WriteError::SecondSignature`],
+    /// [`WriteError::NoRoomForSignature`], [`WriteError::SignatureTooLarge`]. Nothing is written then, except for the first.
+    pub fn add_signature(&mut self, signature: &SignatureSection) -> Result<(), WriteError> {
+        let kind = SectionKind::Signature;
+        let version = header::version(&self.header);
+        if version < kind.since_version() {
+            return Err(WriteError::VersionWithoutSignature { version });
+        }
+        if self.sections.iter().any(|written| written.section.kind == kind) {
+            return Err(WriteError::SecondSignature);
+        }
+        if self.sections.len() >= MAX_SECTIONS {
+            return Err(WriteError::NoRoomForSignature);
+        }
+        let data = signature.encode();
+        if data.len() as u64 > MAX_SIGNATURE {
+            return Err(WriteError::SignatureTooLarge { size: data.len() });
+        }
+        self.begin(kind)?;
+        self.append(&data).map_err(WriteError::Output)
     }
 
     /// Fills in the headers and flushes. Only now is the file an EIF.
@@ -183,7 +278,7 @@ impl<W: Write + Seek> Builder<W> {
 
     fn write_headers(&mut self) -> io::Result<()> {
         let sections = self.sections.iter().map(|written| &written.section);
-        let mut header = header::encode(self.arch, DEFAULT_MEM, DEFAULT_CPUS, sections);
+        let mut header = header::with_sections(&self.header, sections);
         let mut crc = FileCrc::new(&header);
         for written in &self.sections {
             let section_header = written.section.header_bytes();

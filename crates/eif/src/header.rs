@@ -102,7 +102,7 @@ impl Header {
         if magic != MAGIC {
             return Err(EifError::BadMagic { found: magic });
         }
-        let version = u16::from_be_bytes(field(bytes, VERSION_OFFSET));
+        let version = version(bytes);
         if !(OLDEST_VERSION..=CURRENT_VERSION).contains(&version) {
             return Err(EifError::UnsupportedVersion { found: version });
         }
@@ -140,13 +140,8 @@ impl Header {
     }
 }
 
-/// A header of the current version for `sections`, at most [`MAX_SECTIONS`], with a CRC of zero.
-pub(crate) fn encode<'a>(
-    arch: Arch,
-    default_mem: u64,
-    default_cpus: u64,
-    sections: impl ExactSizeIterator<Item = &'a Section>,
-) -> [u8; HEADER_LEN] {
+/// A header of the current version without sections; [`with_sections`] adds them.
+pub(crate) fn encode(arch: Arch, default_mem: u64, default_cpus: u64) -> [u8; HEADER_LEN] {
     let flags = match arch {
         Arch::X86_64 => 0,
         Arch::Aarch64 => FLAG_AARCH64,
@@ -157,6 +152,22 @@ pub(crate) fn encode<'a>(
     put(&mut bytes, FLAGS_OFFSET, flags.to_be_bytes());
     put(&mut bytes, DEFAULT_MEM_OFFSET, default_mem.to_be_bytes());
     put(&mut bytes, DEFAULT_CPUS_OFFSET, default_cpus.to_be_bytes());
+    bytes
+}
+
+/// The version field of a header.
+pub(crate) fn version(bytes: &[u8; HEADER_LEN]) -> u16 {
+    u16::from_be_bytes(field(bytes, VERSION_OFFSET))
+}
+
+/// `header` with these `sections`, at most [`MAX_SECTIONS`], for its own, and a CRC of zero.
+pub(crate) fn with_sections<'a>(
+    header: &[u8; HEADER_LEN],
+    sections: impl ExactSizeIterator<Item = &'a Section>,
+) -> [u8; HEADER_LEN] {
+    let mut bytes = *header;
+    put(&mut bytes, SECTION_OFFSETS_OFFSET, [0; 8 * MAX_SECTIONS]);
+    put(&mut bytes, SECTION_SIZES_OFFSET, [0; 8 * MAX_SECTIONS]);
     let mut count = 0_u16;
     for (index, section) in sections.take(MAX_SECTIONS).enumerate() {
         put(
@@ -172,6 +183,7 @@ pub(crate) fn encode<'a>(
         count += 1;
     }
     put(&mut bytes, SECTION_COUNT_OFFSET, count.to_be_bytes());
+    set_crc(&mut bytes, 0);
     bytes
 }
 

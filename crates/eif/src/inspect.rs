@@ -77,7 +77,7 @@ pub fn inspect(file: &(impl ReadAt + ?Sized), file_size: u64) -> Result<Inspecti
 }
 
 /// Passes the data of `section` to `take` in pieces of at most `buffer.len()` bytes, which is not 0.
-fn read_section(
+pub(crate) fn read_section(
     file: &(impl ReadAt + ?Sized),
     section: &Section,
     buffer: &mut [u8],

@@ -36,7 +36,8 @@
 //!   the file is read once. Nothing here holds a section in memory.
 //! - [`inspect()`] does the whole pass for a tool that only wants to know what is in a file, and reads the [`Metadata`] and
 //!   the [`SignatureSection`] too.
-//! - A [`Builder`] writes a version 4 file.
+//! - A [`Builder`] writes a version 4 file, or the copy of a file that is to be signed. The crate `eif-signature` has the
+//!   keys and the mathematics; here is only where signatures are and what they look like.
 //!
 //! Everything that comes out of a file is checked once, where it is parsed, and is an [`EifError`] with its file offset
 //! if it is wrong. No input makes this crate panic, and none makes it allocate more than the limits stated in
@@ -45,6 +46,8 @@
 #![forbid(unsafe_code)]
 
 mod builder;
+mod cbor;
+mod cose;
 mod crc;
 mod error;
 mod header;
@@ -59,6 +62,7 @@ mod section;
 mod signature;
 
 pub use builder::{Builder, RamdiskWriter, WriteError};
+pub use cose::{CoseAlgorithm, CoseError, CoseSign1};
 pub use crc::FileCrc;
 pub use error::EifError;
 pub use header::{Arch, HEADER_LEN, Header, MAX_SECTIONS};

@@ -5,11 +5,15 @@
 //! are extended once with the text itself.
 
 use std::fmt;
+use std::io::{self, Read};
 
 use sha2::{Digest, Sha384};
 
 /// Bytes in a SHA-384 digest.
 const PCR_LEN: usize = 48;
+
+/// Bytes read at a time.
+const BUFFER_LEN: usize = 128 * 1024;
 
 /// A register's value. Shown as 96 lower-case hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -22,6 +26,23 @@ impl Pcr {
     /// `H(0⁴⁸ ‖ H(data))`, the form of PCR0, 1, 2 and 8.
     pub fn of_data(data: &[u8]) -> Self {
         Self::of_digest(Sha384::digest(data).into())
+    }
+
+    /// The same of everything that `source` has, in bounded memory.
+    ///
+    /// # Errors
+    /// What the source reports.
+    pub fn of_reader(source: &mut impl Read) -> io::Result<Self> {
+        let mut hash = Sha384::new();
+        let mut buffer = vec![0; BUFFER_LEN];
+        loop {
+            match source.read(&mut buffer) {
+                Ok(0) => return Ok(Self::of_digest(hash.finalize().into())),
+                Ok(length) => hash.update(buffer.get(..length).unwrap_or_default()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// `H(0⁴⁸ ‖ digest)`, for data that was hashed elsewhere.
@@ -46,6 +67,11 @@ impl Pcr {
                 .finalize()
                 .into(),
         )
+    }
+
+    /// The register with this value.
+    pub fn from_bytes(value: [u8; PCR_LEN]) -> Self {
+        Self(value)
     }
 
     /// The value.
@@ -141,6 +167,14 @@ mod tests {
                 expected,
                 "{text}"
             );
+        }
+    }
+
+    #[test]
+    fn a_source_is_measured_as_what_it_holds() {
+        for length in [0, 1, BUFFER_LEN, BUFFER_LEN + 1] {
+            let data = vec![7; length];
+            assert_eq!(Pcr::of_reader(&mut &data[..]).unwrap(), Pcr::of_data(&data));
         }
     }
 

@@ -1,23 +1,29 @@
-//! The certificate in a PEM text (RFC 7468): base64 between two lines.
+//! What is in a PEM text (RFC 7468): base64 between two lines that name what it is, such as a certificate.
 //!
 //! A certificate is taken for what it is, bytes: PCR8 is a digest of its DER form, and nothing here looks into it further
 //! than to see that it is one whole DER sequence.
 
-const BEGIN: &[u8] = b"-----BEGIN CERTIFICATE-----";
-const END: &[u8] = b"-----END CERTIFICATE-----";
+/// The label of a certificate.
+const CERTIFICATE: &str = "CERTIFICATE";
 
 /// The first byte of a DER sequence, which a certificate is.
 const DER_SEQUENCE: u8 = 0x30;
 
-/// Why a text has no certificate.
+/// Why a text does not have what it should.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PemError {
     /// The opening line is not there.
-    #[error("no line -----BEGIN CERTIFICATE-----")]
-    NoBegin,
+    #[error("no line -----BEGIN {label}-----")]
+    NoBegin {
+        /// What was looked for.
+        label: &'static str,
+    },
     /// The closing line is not there.
-    #[error("no line -----END CERTIFICATE-----")]
-    NoEnd,
+    #[error("no line -----END {label}-----")]
+    NoEnd {
+        /// What was looked for.
+        label: &'static str,
+    },
     /// The lines between are not base64.
     #[error("malformed base64 at byte {position} of the PEM text")]
     Base64 {
@@ -25,7 +31,7 @@ pub enum PemError {
         position: usize,
     },
     /// The decoded bytes are not one DER sequence.
-    #[error("the PEM text does not hold one whole DER certificate")]
+    #[error("the PEM text does not hold one whole DER sequence")]
     NotDer,
 }
 
@@ -34,9 +40,19 @@ pub enum PemError {
 /// # Errors
 /// See [`PemError`].
 pub fn certificate_der(text: &[u8]) -> Result<Vec<u8>, PemError> {
-    let start = find(text, BEGIN).ok_or(PemError::NoBegin)? + BEGIN.len();
+    der(text, CERTIFICATE)
+}
+
+/// The DER bytes of the first `label` in `text`, likewise.
+///
+/// # Errors
+/// See [`PemError`].
+pub fn der(text: &[u8], label: &'static str) -> Result<Vec<u8>, PemError> {
+    let begin = format!("-----BEGIN {label}-----");
+    let end = format!("-----END {label}-----");
+    let start = find(text, begin.as_bytes()).ok_or(PemError::NoBegin { label })? + begin.len();
     let body = text.get(start..).unwrap_or_default();
-    let length = find(body, END).ok_or(PemError::NoEnd)?;
+    let length = find(body, end.as_bytes()).ok_or(PemError::NoEnd { label })?;
     let body = body.get(..length).unwrap_or_default();
     let der = decode_base64(body).map_err(|at| PemError::Base64 { position: start + at })?;
     if is_one_der_sequence(&der) {
@@ -134,6 +150,18 @@ mod tests {
     }
 
     #[test]
+    fn what_has_another_label_is_passed_over() {
+        let text = b"-----BEGIN EC PARAMETERS-----\nBgUr\n-----END EC PARAMETERS-----\n\
+                     -----BEGIN EC PRIVATE KEY-----\nMAA=\n-----END EC PRIVATE KEY-----\n";
+
+        assert_eq!(der(text, "EC PRIVATE KEY"), Ok(vec![0x30, 0]));
+        assert_eq!(
+            der(text, "PRIVATE KEY"),
+            Err(PemError::NoBegin { label: "PRIVATE KEY" })
+        );
+    }
+
+    #[test]
     fn each_length_form_of_der_is_checked() {
         let with_length = |header: &[u8], content: usize| {
             let mut der = header.to_vec();
@@ -155,14 +183,15 @@ mod tests {
 
     #[test]
     fn what_is_no_certificate_is_refused() {
-        assert_eq!(certificate_der(b""), Err(PemError::NoBegin));
+        let label = CERTIFICATE;
+        assert_eq!(certificate_der(b""), Err(PemError::NoBegin { label }));
         assert_eq!(
             certificate_der(b"-----BEGIN CERTIFICATE-----\nMAA="),
-            Err(PemError::NoEnd)
+            Err(PemError::NoEnd { label })
         );
         assert_eq!(certificate_der(&pem("")), Err(PemError::NotDer));
         assert_eq!(certificate_der(&pem("BAA=")), Err(PemError::NotDer));
-        let first = BEGIN.len() + 1;
+        let first = "-----BEGIN CERTIFICATE-----".len() + 1;
         for (body, at) in [
             ("MA!=", 2),
             ("MA=A", 3),

@@ -6,14 +6,14 @@
 //! array                                          one entry for each signed PCR; only the first, for PCR0, is used
 //!   map
 //!     "signing_certificate": array of uint       a certificate as PEM text, one integer for each byte
-//!     "signature":           array of uint       a COSE_Sign1 structure, likewise
+//!     "signature":           array of uint       a COSE_Sign1 structure, likewise; see [`crate::CoseSign1`]
 //! ```
 //!
 //! The signature is over PCR0, so the section itself is not measured; the certificate becomes PCR8.
 
-use minicbor::data::Type;
 use minicbor::decode::{Decoder, Error as CborError};
 
+use crate::cbor::{self, Items};
 use crate::pem::{self, PemError};
 use crate::{EifError, Pcr, Section};
 
@@ -103,24 +103,44 @@ impl SignatureSection {
         parse_list(data).map_err(|error| error.in_section(section))
     }
 
+    /// The data of a section with this entry, as AWS's tools write it.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut writer = cbor::Writer::default();
+        writer.array(1);
+        writer.map(2);
+        writer.text(CERTIFICATE);
+        writer.byte_array(&self.certificate_pem);
+        writer.text(SIGNATURE);
+        writer.byte_array(&self.cose_sign1);
+        writer.finish()
+    }
+
+    /// The certificate's DER form. `section` is where this was read.
+    ///
+    /// # Errors
+    /// [`EifError::Signature`] if there is no certificate in the PEM text.
+    pub fn certificate_der(&self, section: &Section) -> Result<Vec<u8>, EifError> {
+        pem::certificate_der(&self.certificate_pem)
+            .map_err(|error| SignatureError::from(error).in_section(section))
+    }
+
     /// PCR8: the measurement of the certificate's DER form. `section` is where this was read.
     ///
     /// # Errors
     /// [`EifError::Signature`] if there is no certificate in the PEM text.
     pub fn pcr8(&self, section: &Section) -> Result<Pcr, EifError> {
-        let der = pem::certificate_der(&self.certificate_pem);
-        let der = der.map_err(|error| SignatureError::from(error).in_section(section))?;
-        Ok(Pcr::of_data(&der))
+        Ok(Pcr::of_data(&self.certificate_der(section)?))
     }
 }
 
 /// Reads every entry, so that what follows the first is well-formed too, and keeps the first.
 fn parse_list(data: &[u8]) -> Result<SignatureSection, SignatureError> {
     let mut decoder = Decoder::new(data);
-    let mut items = Items::of(decoder.array(), &decoder)?;
+    let decoder = &mut decoder;
+    let mut items = at(decoder, |decoder| decoder.array().map(Items::of))?;
     let mut first = None;
-    while items.another(&mut decoder)? {
-        let entry = parse_entry(&mut decoder)?;
+    while at(decoder, |decoder| items.another(decoder))? {
+        let entry = parse_entry(decoder)?;
         first.get_or_insert(entry);
     }
     if decoder.position() < data.len() {
@@ -132,20 +152,20 @@ fn parse_list(data: &[u8]) -> Result<SignatureSection, SignatureError> {
 }
 
 fn parse_entry(decoder: &mut Decoder<'_>) -> Result<SignatureSection, SignatureError> {
-    let mut items = Items::of(decoder.map(), decoder)?;
+    let mut items = at(decoder, |decoder| decoder.map().map(Items::of))?;
     let mut certificate = None;
     let mut signature = None;
-    while items.another(decoder)? {
+    while at(decoder, |decoder| items.another(decoder))? {
         let position = decoder.position();
-        let (key, slot) = match decoder.str().map_err(|source| unexpected(decoder, source))? {
+        let (key, slot) = match at(decoder, Decoder::str)? {
             CERTIFICATE => (CERTIFICATE, &mut certificate),
             SIGNATURE => (SIGNATURE, &mut signature),
             _ => {
-                decoder.skip().map_err(|source| unexpected(decoder, source))?;
+                at(decoder, Decoder::skip)?;
                 continue;
             }
         };
-        if slot.replace(parse_bytes(decoder)?).is_some() {
+        if slot.replace(at(decoder, cbor::read_byte_array)?).is_some() {
             return Err(SignatureError::DuplicateKey { position, key });
         }
     }
@@ -159,56 +179,63 @@ fn parse_entry(decoder: &mut Decoder<'_>) -> Result<SignatureSection, SignatureE
     })
 }
 
-/// An array of integers below 256. It grows as they come: the length it claims is not trusted.
-fn parse_bytes(decoder: &mut Decoder<'_>) -> Result<Vec<u8>, SignatureError> {
-    let mut items = Items::of(decoder.array(), decoder)?;
-    let mut bytes = Vec::new();
-    while items.another(decoder)? {
-        bytes.push(decoder.u8().map_err(|source| unexpected(decoder, source))?);
-    }
-    Ok(bytes)
-}
-
-/// How many items of an array, or pairs of a map, are still to come.
-enum Items {
-    Definite(u64),
-    UntilBreak,
-}
-
-impl Items {
-    /// From the header that `decoder` has just read.
-    fn of(header: Result<Option<u64>, CborError>, decoder: &Decoder<'_>) -> Result<Self, SignatureError> {
-        match header {
-            Ok(Some(count)) => Ok(Self::Definite(count)),
-            Ok(None) => Ok(Self::UntilBreak),
-            Err(source) => Err(unexpected(decoder, source)),
-        }
-    }
-
-    /// Whether there is another one, which the caller then reads. Takes the mark at the end.
-    fn another(&mut self, decoder: &mut Decoder<'_>) -> Result<bool, SignatureError> {
-        match self {
-            Self::Definite(0) => Ok(false),
-            Self::Definite(left) => {
-                *left -= 1;
-                Ok(true)
-            }
-            Self::UntilBreak => match decoder.datatype() {
-                Ok(Type::Break) => {
-                    decoder.skip().map_err(|source| unexpected(decoder, source))?;
-                    Ok(false)
-                }
-                Ok(_) => Ok(true),
-                Err(source) => Err(unexpected(decoder, source)),
-            },
-        }
-    }
-}
-
-/// `source`, where it happened.
-fn unexpected(decoder: &Decoder<'_>, source: CborError) -> SignatureError {
-    SignatureError::Cbor {
+/// What `read` reads, or where it could not.
+fn at<'b, T>(
+    decoder: &mut Decoder<'b>,
+    read: impl FnOnce(&mut Decoder<'b>) -> Result<T, CborError>,
+) -> Result<T, SignatureError> {
+    read(decoder).map_err(|source| SignatureError::Cbor {
         position: source.position().unwrap_or(decoder.position()),
         source,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::SectionKind;
+
+    fn section_of(data: &[u8]) -> Section {
+        Section {
+            kind: SectionKind::Signature,
+            offset: 0,
+            size: data.len() as u64,
+        }
+    }
+
+    #[test]
+    #[expect(clippy::format_collect, reason = "of a few bytes")]
+    fn the_section_that_aws_documents_is_written_and_read() {
+        let known = concat!(
+            "81a2737369676e696e675f6365727469666963617465983b182d182d182d182d182d18421845184718491",
+            "84e182018431845185218541849184618491843184118541845182d182d182d182d182d0a184d18491849",
+            "18420a182d182d182d182d182d1845184e18441820184318451852185418491846184918431841185418",
+            "45182d182d182d182d182d0a697369676e61747572658a18d21884184418a1011838182218a018401840",
+        );
+        let section = SignatureSection {
+            certificate_pem: b"-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n".to_vec(),
+            cose_sign1: vec![0xd2, 0x84, 0x44, 0xa1, 0x01, 0x38, 0x22, 0xa0, 0x40, 0x40],
+        };
+
+        let data = section.encode();
+
+        let hex: String = data.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, known);
+        assert_eq!(
+            SignatureSection::parse(&section_of(&data), &data).unwrap(),
+            section
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read(certificate_pem: Vec<u8>, cose_sign1: Vec<u8>) {
+            let section = SignatureSection { certificate_pem, cose_sign1 };
+            let data = section.encode();
+
+            prop_assert_eq!(SignatureSection::parse(&section_of(&data), &data).unwrap(), section);
+        }
     }
 }

@@ -49,6 +49,7 @@ impl End {
                 message: printable(failure.message.as_bytes()),
                 ..failure
             }),
+            Event::Signed(_) => Self::Nonsense("a signature out of turn".to_owned()),
             Event::Measured(_) => Self::Nonsense("measurements out of turn".to_owned()),
             Event::Started => Self::Nonsense("a start out of turn".to_owned()),
         }

@@ -103,6 +103,9 @@ pub trait Instance: Send + 'static {
     /// The next thing the VMM says. May be dropped half-way and called again without losing an event.
     fn next_event(&mut self) -> impl Future<Output = Said> + Send;
 
+    /// Tells a VMM that waits with a signed image that the signature holds.
+    fn accept(&mut self);
+
     /// Tells the VMM that its enclave has booted and goes on when the daemon goes.
     fn outlive(&mut self);
 

@@ -29,6 +29,7 @@
 //! - An enclave that has booted outlives the daemon; what the next one must know is in the enclave's directory (`note`).
 //! - An enclave ends in one place (`supervisor`) and gives back what it held in one way: the process is reaped, then
 //!   the lease is dropped. Clients hear of an end only after that.
+//! - No guest runs from a signed image whose signature does not hold (`image_signature`).
 //! - Failures get their AWS number ([`api::ErrorCode`]) where they are detected.
 //! - Nothing a client, a VMM or a guest sends is trusted to be short, complete, timely or text. What a client passes is not
 //!   even trusted to close in time (`foreign`).
@@ -51,6 +52,7 @@ pub mod foreign;
 mod guest_memory;
 pub mod heartbeat;
 pub mod ids;
+mod image_signature;
 pub mod inheritance;
 mod interrupts;
 pub mod launcher;

@@ -15,9 +15,9 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use api::vmm::Event;
+use api::vmm::{Event, ImageSignature};
 use api::{ApplicationEnd, EnclaveRunInfo, ErrorCode, Failure, Measurements, Reply};
 use tokio::sync::{mpsc, watch};
 
@@ -28,6 +28,7 @@ use crate::cpu_partition::Partition;
 use crate::end::End;
 use crate::guest_memory::HeldMemory;
 use crate::heartbeat::Heartbeat;
+use crate::image_signature;
 use crate::launcher::{Instance, Launcher, ProcessEnd, Said};
 use crate::note::{Facts, Note};
 use crate::preparation::Prepared;
@@ -342,7 +343,7 @@ impl Boot<'_> {
         let heard = self.heartbeat.heard();
         let deadline = tokio::time::sleep(self.time_limit);
         tokio::pin!(heard, deadline);
-        let mut stage = Stage::Loading;
+        let mut stage = Stage::Loading(None);
         let mut alive = false;
         // Written before the first word, so that a daemon that comes after this one finds every VMM.
         life.note.write(&life.directory).map_err(|error| {
@@ -378,22 +379,33 @@ impl Boot<'_> {
 }
 
 /// How far the VMM has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 enum Stage {
-    Loading,
+    /// With the image's signature, once it has been sent.
+    Loading(Option<ImageSignature>),
     Measured,
     Running,
 }
 
 impl Stage {
     /// The next stage. Each event is accepted once, in its turn: measurements must not change once they are known.
-    fn after<I>(self, event: Event, life: &mut Life<I>, attestation: &Attestation) -> Result<Self, End> {
+    fn after<I: Instance>(
+        self,
+        event: Event,
+        life: &mut Life<I>,
+        attestation: &Attestation,
+    ) -> Result<Self, End> {
         match (self, event) {
-            (Self::Loading, Event::Measured(measurements)) => {
+            (Self::Loading(None), Event::Signed(signature)) => Ok(Self::Loading(Some(signature))),
+            (Self::Loading(signature), Event::Measured(measurements)) => {
                 let measurements = well_formed(measurements)?;
+                image_signature::check(signature.as_ref(), &measurements, SystemTime::now())?;
                 life.start_security_module(attestation, &measurements)?;
                 life.lease.set_measurements(measurements.clone());
                 life.note.measurements = Some(measurements);
+                if signature.is_some() {
+                    life.instance.accept();
+                }
                 Ok(Self::Measured)
             }
             (Self::Measured, Event::Started) => Ok(Self::Running),

@@ -195,6 +195,19 @@ impl VmmProcess {
     }
 }
 
+impl VmmProcess {
+    fn instruct(&self, instruction: Instruction) {
+        // A VMM that is gone is noticed elsewhere.
+        let sent = serde_json::to_vec(&instruction)
+            .map_err(io::Error::from)
+            .and_then(|message| self.send(&message, &mut SendAncillaryBuffer::default()));
+        if let Err(error) = sent {
+            let process_id = self.identity.process_id;
+            tracing::warn!(process_id, ?instruction, %error, "a VMM cannot be told what to do");
+        }
+    }
+}
+
 impl Instance for VmmProcess {
     fn identity(&self) -> &ProcessIdentity {
         &self.identity
@@ -210,15 +223,12 @@ impl Instance for VmmProcess {
         }
     }
 
+    fn accept(&mut self) {
+        self.instruct(Instruction::Accept);
+    }
+
     fn outlive(&mut self) {
-        // A VMM that is gone is noticed elsewhere.
-        let sent = serde_json::to_vec(&Instruction::Outlive)
-            .map_err(io::Error::from)
-            .and_then(|message| self.send(&message, &mut SendAncillaryBuffer::default()));
-        if let Err(error) = sent {
-            let process_id = self.identity.process_id;
-            tracing::warn!(process_id, %error, "a VMM cannot be told to outlive the daemon");
-        }
+        self.instruct(Instruction::Outlive);
     }
 
     fn kill(&mut self) {

@@ -4,6 +4,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use eif::{Arch, BuildMetadata, Builder, Measurements, Metadata};
+use eif_signature::Signer;
 use serde_json::Value;
 
 use crate::ImageError;
@@ -12,6 +13,7 @@ use crate::kernel::{Blobs, open};
 use crate::layer::{self, Workspace};
 use crate::output::AtomicFile;
 use crate::ramdisk::{self, Customer};
+use crate::sign;
 use crate::source::{Source, rootfs};
 use crate::time;
 use crate::tree::Tree;
@@ -41,6 +43,8 @@ pub struct BuildOptions {
     pub source_date_epoch: Option<u32>,
     /// Replaces what the image says about how to start, where not empty.
     pub execution: Execution,
+    /// Who signs the EIF, if anybody does.
+    pub signer: Option<Signer>,
     /// What an image may cost.
     pub limits: Limits,
     /// Where compressed layers are unpacked; the directory of the output if none.
@@ -57,6 +61,7 @@ impl Default for BuildOptions {
             build_tool_version: env!("CARGO_PKG_VERSION").to_owned(),
             source_date_epoch: None,
             execution: Execution::default(),
+            signer: None,
             limits: Limits::default(),
             temporary_directory: None,
         }
@@ -160,7 +165,7 @@ pub fn build(
         .cloned()
         .map(|(path, attributes)| Warning::LostAttributes { path, attributes })
         .collect();
-    let measurements = assemble(&output, &metadata, blobs, &customer, options.limits, progress)?;
+    let measurements = assemble(&output, &metadata, blobs, &customer, options, progress)?;
     output.commit()?;
     Ok(BuildReport {
         measurements,
@@ -271,15 +276,13 @@ fn assemble(
     metadata: &Metadata,
     blobs: &Blobs,
     customer: &Customer,
-    limits: Limits,
+    options: &BuildOptions,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Measurements, ImageError> {
     let total = customer.size()?;
-    if total > limits.unpacked {
-        return Err(ImageError::TooLarge {
-            size: total,
-            limit: limits.unpacked,
-        });
+    let limit = options.limits.unpacked;
+    if total > limit {
+        return Err(ImageError::TooLarge { size: total, limit });
     }
     let cmdline = blobs.read_cmdline()?;
     let mut kernel = open(&blobs.kernel)?;
@@ -309,6 +312,9 @@ fn assemble(
     customer.write(&mut section)?;
     section.flush().map_err(flush_error)?;
     drop(section);
+    if let Some(signer) = &options.signer {
+        sign::add_signature(&mut builder, signer)?;
+    }
     builder.finish().map_err(ImageError::Eif)
 }
 

@@ -193,6 +193,9 @@ pub enum ImageError {
     /// The EIF cannot be assembled.
     #[error("cannot assemble the enclave image")]
     Eif(#[source] eif::WriteError),
+    /// It cannot be signed.
+    #[error("cannot sign the enclave image")]
+    Sign(#[source] eif_signature::SignerError),
 }
 
 impl ImageError {

@@ -45,6 +45,7 @@ mod layer;
 mod output;
 mod ramdisk;
 mod range;
+mod sign;
 mod source;
 mod tar;
 #[cfg(test)]
@@ -59,6 +60,7 @@ pub use config::Execution;
 pub use error::ImageError;
 pub use kernel::Blobs;
 pub use layer::LayerError;
+pub use sign::sign;
 pub use source::Source;
 pub use tar::TarError;
 pub use time::rfc3339;

@@ -28,8 +28,8 @@ const SOURCE_STEPS: usize = 7;
 /// The package with tests that are ignored because they need `/dev/kvm`. One that cannot boot Linux will do.
 const PACKAGE_WITH_KVM: &str = "vmm";
 
-/// Packages with tests that are ignored where their tools are missing: `eif_build`, QEMU and the parent kernel.
-const PACKAGES_WITH_TOOLS: [&str; 2] = ["crates/eif", "crates/parent-instance"];
+/// Packages with tests that are ignored where their tools are missing: `eif_build`, OpenSSL, QEMU and the parent kernel.
+const PACKAGES_WITH_TOOLS: [&str; 3] = ["crates/eif", "crates/eif-signature", "crates/parent-instance"];
 
 /// Names the parent kernel to the tests of `parent-instance`.
 const PARENT_KERNEL: &str = "PARENT_KERNEL";

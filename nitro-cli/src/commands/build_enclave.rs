@@ -8,6 +8,7 @@ use std::io::Read;
 use std::path::Path;
 
 use api::{ErrorCode, Failure, Measurements};
+use eif::Pcr;
 use image::{Blobs, BuildOptions, BuildReport, ImageError, Source};
 use serde::Serialize;
 use serde_json::Value;
@@ -17,20 +18,20 @@ use crate::environment::Environment;
 use crate::error::CommandError;
 use crate::files::open_regular;
 use crate::progress::ProgressLine;
-use crate::{measurements, output};
+use crate::{measurements, output, signing};
 
 /// The most bytes that the file of `--metadata` may have; AWS's limit.
 const METADATA_LIMIT: u64 = 4096;
 
 pub(super) fn execute(options: &BuildEnclave, environment: &Environment) -> Result<(), CommandError> {
     output::notice("Start building the Enclave Image...");
-    let report = build(options, environment)?;
+    let (report, pcr8) = build(options, environment)?;
     for warning in &report.warnings {
         output::notice(format_args!("Warning: {warning}"));
     }
     output::notice("Enclave Image successfully created.");
     output::print_json(&Built {
-        measurements: measurements::of_image(&report.measurements, None),
+        measurements: measurements::of_image(&report.measurements, pcr8.as_ref()),
     })
 }
 
@@ -41,9 +42,13 @@ struct Built {
     measurements: Measurements,
 }
 
-fn build(options: &BuildEnclave, environment: &Environment) -> Result<BuildReport, Failure> {
+/// Builds, and signs if that is wanted; then there is a PCR8.
+fn build(options: &BuildEnclave, environment: &Environment) -> Result<(BuildReport, Option<Pcr>), Failure> {
     let blobs = find_blobs(&environment.blobs)?;
+    let signer = signing::signer(&options.signing, ErrorCode::EifBuilding)?;
+    let pcr8 = signer.as_ref().map(|signer| signer.certificate().pcr8());
     let build_options = BuildOptions {
+        signer,
         name: options.name.clone(),
         version: options.version.clone(),
         custom_metadata: options.metadata.as_deref().map(read_metadata).transpose()?,
@@ -65,7 +70,9 @@ fn build(options: &BuildEnclave, environment: &Environment) -> Result<BuildRepor
         &mut |step| line.show(step),
     );
     line.clear();
-    built.map_err(|error| build_failure(&options.docker_uri.to_string_lossy(), &error))
+    built
+        .map(|report| (report, pcr8))
+        .map_err(|error| build_failure(&options.docker_uri.to_string_lossy(), &error))
 }
 
 /// # Errors

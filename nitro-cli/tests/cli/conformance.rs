@@ -198,6 +198,20 @@ fn image_rows() -> Vec<Row> {
         fails("describe-eif --eif-path missing.eif", 35, &["E35"]),
         fails("describe-eif --eif-path lacking-a-key.eif", 35, &["E35"]),
         fails("describe-eif --eif-path array.eif", 17, &["E17"]),
+        fails("pcr --input missing", 19, &["E19"]),
+        fails("pcr --signing-certificate junk.eif", 57, &["E57"]),
+        fails("sign-eif --eif-path good.eif", 60, &["E60"]),
+        fails(
+            "sign-eif --eif-path good.eif --signing-certificate missing --private-key missing",
+            60,
+            &["E60"],
+        ),
+        fails(
+            "sign-eif --signing-certificate missing --private-key missing",
+            1,
+            &["E01"],
+        ),
+        refused("sign-eif --eif-path good.eif --private-key missing"),
         plain(
             "build-enclave --docker-uri rootfs --output-file out.eif",
             19,

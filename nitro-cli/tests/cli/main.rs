@@ -18,4 +18,5 @@ mod enclaves;
 mod fake_daemon;
 mod images;
 mod program;
+mod signing;
 mod usage;

@@ -168,6 +168,29 @@ const WRONG: &[(&str, &str)] = &[
         "build-enclave --docker-uri a --output-file a.eif --name b --name c",
         "cannot be used multiple times",
     ),
+    (
+        "build-enclave --docker-uri a --output-file a.eif --signing-certificate c.pem",
+        "--private-key <FILE>",
+    ),
+    (
+        "build-enclave --docker-uri a --output-file a.eif --private-key k.pem",
+        "--signing-certificate <FILE>",
+    ),
+    // sign-eif
+    (
+        "sign-eif --eif-path a.eif --signing-certificate c.pem",
+        "--private-key <FILE>",
+    ),
+    (
+        "sign-eif --eif-path a.eif --private-key k.pem",
+        "--signing-certificate <FILE>",
+    ),
+    ("sign-eif --eif-path", "a value is required for '--eif-path"),
+    // pcr
+    ("pcr", "--signing-certificate <FILE>"),
+    ("pcr --signing-certificate c.pem --input a", "cannot be used with"),
+    ("pcr --input", "a value is required for '--input"),
+    ("pcr --input a b", "unexpected argument 'b'"),
     // describe-eif
     ("describe-eif", "--eif-path <FILE>"),
     ("describe-eif --eif-path", "a value is required for '--eif-path"),

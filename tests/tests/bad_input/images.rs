@@ -1,9 +1,12 @@
 //! Files that are no image, damaged ones, and those whose parts are not what they should be.
 
 use std::fs;
+use std::time::SystemTime;
 
-use eif::{FileCrc, Layout, Section, SectionKind};
+use eif::{FileCrc, Layout, Pcr, Section, SectionKind, SignatureSection};
+use eif_signature::Signer;
 use end_to_end_tests::{Finished, Host, Launch, World, eifs, parent};
+use test_signer::{Curve, TestSigner};
 
 /// run-enclave, in debug mode, of a file with these contents.
 fn attempt_with(contents: &[u8]) -> Finished {
@@ -156,6 +159,42 @@ fn malformed_metadata_or_a_malformed_signature_is_e35_for_whoever_reads_it() {
     ] {
         attempt_with(&eif).failed_to_run("E35", &[word]);
         describe(&eif).failed_with(35, "E35", &[word]);
+    }
+}
+
+/// A signature of an image with this PCR0, by a certificate that is valid for long.
+fn signature_of(pcr0: &Pcr) -> SignatureSection {
+    let signer = TestSigner::new(Curve::P384);
+    let signer = Signer::new(signer.certificate_pem, &signer.key_pem, SystemTime::now());
+    signer.expect("a signer").sign(pcr0).expect("a signature")
+}
+
+#[test]
+fn an_eif_whose_signature_does_not_hold_is_e59() {
+    let _world = World::enter();
+    let whole = hello_bytes();
+    let pcr0 = eif::inspect(whole.as_slice(), whole.len() as u64)
+        .expect("hello.eif is well-formed")
+        .measurements
+        .pcr0;
+    let of_another_image = signature_of(&Pcr::ZERO);
+    // Of the same key, so that nothing but the dates is wrong.
+    let expired = SignatureSection {
+        certificate_pem: TestSigner::valid(Curve::P384, "20000101000000Z", "20010101000000Z").certificate_pem,
+        ..signature_of(&pcr0)
+    };
+    let mut invalid = signature_of(&pcr0);
+    *invalid.cose_sign1.last_mut().expect("a signature") ^= 1;
+
+    for (signature, words, holds) in [
+        (of_another_image, "for another image", false),
+        (invalid, "not made with the certificate's key", false),
+        (expired, "has expired", true),
+    ] {
+        let eif = with_signature(whole.clone(), &signature.encode());
+        attempt_with(&eif).failed_to_run("E59", &[words]);
+        let described = describe(&eif).succeeded();
+        assert_eq!(described.json()["SignatureCheck"], holds, "{words}");
     }
 }
 

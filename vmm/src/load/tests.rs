@@ -174,7 +174,7 @@ fn an_image_for_another_processor_is_refused_whatever_is_in_it() {
 }
 
 #[test]
-fn a_signed_image_has_the_pcr8_of_its_certificate_and_another_has_none() {
+fn a_signed_image_has_its_signature_and_the_pcr8_of_its_certificate_and_another_has_none() {
     let kernel = bzimage(4, 1024);
     let unsigned = [
         (SectionKind::Kernel, &kernel[..]),
@@ -184,10 +184,13 @@ fn a_signed_image_has_the_pcr8_of_its_certificate_and_another_has_none() {
     let signature = signature("MAMCAQc=");
     let signed = [&unsigned[..], &[(SectionKind::Signature, &signature[..])]].concat();
 
-    let pcr8 = load_image(&assemble(&signed)).unwrap().pcr8;
+    let (loaded, pcr8) = load_image(&assemble(&signed)).unwrap().signature.unwrap();
 
-    assert_eq!(pcr8, Some(Pcr::of_data(&[0x30, 3, 2, 1, 7])));
-    assert_eq!(load_image(&assemble(&unsigned)).unwrap().pcr8, None);
+    let certificate = [0x30, 3, 2, 1, 7];
+    assert_eq!(pcr8, Pcr::of_data(&certificate));
+    assert_eq!(loaded.certificate, certificate);
+    assert_eq!(loaded.cose_sign1, b"");
+    assert_eq!(load_image(&assemble(&unsigned)).unwrap().signature, None);
 }
 
 #[test]

@@ -11,3 +11,4 @@ mod by_hand;
 mod malformed;
 mod properties;
 mod read;
+mod sign;

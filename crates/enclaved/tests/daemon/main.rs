@@ -12,4 +12,5 @@ mod consoles;
 mod lifecycle;
 mod protocol;
 mod restart;
+mod signed_images;
 mod support;

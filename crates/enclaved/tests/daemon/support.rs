@@ -10,6 +10,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -260,7 +261,9 @@ impl Launcher for ScriptedLauncher {
         }
         let (says, said) = mpsc::unbounded_channel();
         let (process, end) = watch::channel(None);
+        let accepted = Arc::new(AtomicBool::new(false));
         let guest = Guest {
+            accepted: Arc::clone(&accepted),
             spec: launch.spec,
             directory: launch.directory.clone(),
             descriptors: Some(launch.descriptors),
@@ -276,6 +279,7 @@ impl Launcher for ScriptedLauncher {
             end,
             identity: ProcessIdentity::of(std::process::id()).unwrap(),
             directory: launch.directory,
+            accepted,
             outlives: false,
             orphans: Arc::clone(&self.orphans),
         })
@@ -298,6 +302,7 @@ struct ScriptedInstance {
     /// That of the tests' process, so that a daemon finds it alive.
     identity: ProcessIdentity,
     directory: PathBuf,
+    accepted: Arc<AtomicBool>,
     outlives: bool,
     orphans: Arc<Mutex<BTreeMap<PathBuf, ScriptedInstance>>>,
     said: mpsc::UnboundedReceiver<Said>,
@@ -308,6 +313,11 @@ struct ScriptedInstance {
 impl Instance for ScriptedInstance {
     fn identity(&self) -> &ProcessIdentity {
         &self.identity
+    }
+
+    fn accept(&mut self) {
+        let before = self.accepted.swap(true, Ordering::SeqCst);
+        assert!(!before, "a signature is accepted once");
     }
 
     fn outlive(&mut self) {
@@ -340,6 +350,8 @@ impl Instance for ScriptedInstance {
 
 /// A VMM with its guest, as the test plays it.
 pub(crate) struct Guest {
+    /// Whether the daemon has accepted the image's signature.
+    pub(crate) accepted: Arc<AtomicBool>,
     pub(crate) spec: LaunchSpec,
     pub(crate) directory: PathBuf,
     pub(crate) descriptors: Option<Descriptors>,
