@@ -11,8 +11,8 @@ pub(crate) fn head(major: u8, value: usize) -> Vec<u8> {
     let major = major << 5;
     match u16::try_from(value).unwrap() {
         value @ 0..24 => vec![major | u8::try_from(value).unwrap()],
-        value @ 24..256 => vec![major | 24, u8::try_from(value).unwrap()],
-        value => [&[major | 25], &value.to_be_bytes()[..]].concat(),
+        value @ 24..256 => vec![major | 0x18, u8::try_from(value).unwrap()],
+        value => [&[major | 0x19], &value.to_be_bytes()[..]].concat(),
     }
 }
 

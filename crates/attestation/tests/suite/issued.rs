@@ -11,6 +11,7 @@ use der::Decode;
 use x509_cert::Certificate as Decoded;
 
 use crate::authority::{Authority, NOW, TestRng};
+use crate::vectors::hex;
 
 /// Critical or not, object identifier and value in hex, of each extension.
 fn extensions(certificate: &Certificate) -> Vec<(bool, String, String)> {
@@ -20,7 +21,7 @@ fn extensions(certificate: &Certificate) -> Vec<(bool, String, String)> {
         .iter()
         .map(|extension| {
             let value = extension.extn_value.as_bytes();
-            let hex = value.iter().map(|byte| format!("{byte:02x}")).collect();
+            let hex = hex(value);
             (extension.critical, extension.extn_id.to_string(), hex)
         })
         .collect()

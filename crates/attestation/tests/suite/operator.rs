@@ -306,7 +306,7 @@ fn a_pinned_root_is_one_self_signed_authority() {
     let unsigned = chain.certificates[0].signed(&chain.keys[1]);
     assert_eq!(message(&unsigned), "the certificate is not a root");
     let not_ca = Chain::change(0, |root| {
-        root.extensions[0] = extension(BASIC_CONSTRAINTS, true, NOT_CA)
+        root.extensions[0] = extension(BASIC_CONSTRAINTS, true, NOT_CA);
     });
     assert_eq!(message(&not_ca.der()[0]), "the certificate is not a root");
     let ca_sign = [

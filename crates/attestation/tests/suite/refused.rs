@@ -253,25 +253,31 @@ fn parsed(payload: &Payload) -> Result<AttestationContent, DocumentError> {
     UnverifiedDocument::parse(&document).map(|document| document.claimed().clone())
 }
 
-#[test]
-fn each_entry_has_its_type_and_limits() {
-    let pcr = |index: &str, len: usize| [bytes(index), byte_string(&vec![1; len])].concat();
-    let registers = |count: u8| -> Vec<u8> {
-        let head = if count < 24 {
-            vec![0xa0 | count]
-        } else {
-            vec![0xb8, count]
-        };
-        let all = (0..count).map(|index| {
-            if index < 24 {
-                pcr(&format!("{index:02x}"), 48)
-            } else {
-                pcr(&format!("18{index:02x}"), 48)
-            }
-        });
-        [head, all.collect::<Vec<_>>().concat()].concat()
+/// One register of `len` bytes with its index in hex.
+fn pcr(index: &str, len: usize) -> Vec<u8> {
+    [bytes(index), byte_string(&vec![1; len])].concat()
+}
+
+/// The first `count` registers.
+fn registers(count: u8) -> Vec<u8> {
+    let head = if count < 24 {
+        vec![0xa0 | count]
+    } else {
+        vec![0xb8, count]
     };
-    let long = |len: usize| byte_string(&vec![1; len]);
+    let all = (0..count).map(|index| match index {
+        0..24 => pcr(&format!("{index:02x}"), 48),
+        _ => pcr(&format!("18{index:02x}"), 48),
+    });
+    [head, all.collect::<Vec<_>>().concat()].concat()
+}
+
+fn long(len: usize) -> Vec<u8> {
+    byte_string(&vec![1; len])
+}
+
+#[test]
+fn each_entry_may_be_as_long_as_its_limit() {
     let good = [
         ("module_id", text(&"x".repeat(300))),
         ("timestamp", bytes("01")),
@@ -289,6 +295,10 @@ fn each_entry_has_its_type_and_limits() {
     for (key, value) in good {
         parsed(&payload().with(key, value)).unwrap();
     }
+}
+
+#[test]
+fn each_entry_has_its_type_and_limits() {
     let bad = [
         ("module_id", text("")),
         ("module_id", byte_string(b"x")),
@@ -464,21 +474,21 @@ fn each_link_of_the_chain_is_checked() {
         Position::Leaf,
     ];
     let second = Duration::from_secs(1);
-    for index in 0..4 {
-        let position = Some(at[index]);
+    for (index, at) in at.into_iter().enumerate() {
+        let position = Some(at);
         let late = changed(index, |one| {
-            one.validity = validity(NOW.before(2 * second), NOW.before(second))
+            one.validity = validity(NOW.before(2 * second), NOW.before(second));
         });
         assert_eq!(late, Some(("validity", position)));
         let early = changed(index, |one| {
-            one.validity = validity(NOW.after(second), NOW.after(2 * second))
+            one.validity = validity(NOW.after(second), NOW.after(2 * second));
         });
         assert_eq!(early, Some(("validity", position)));
         let just = changed(index, |one| one.validity = validity(NOW, NOW));
         assert_eq!(just, None);
     }
-    for index in 1..4 {
-        let position = Some(at[index]);
+    for (index, at) in at.into_iter().enumerate().skip(1) {
+        let position = Some(at);
         let misnamed = changed(index, |one| one.issuer = name("CN=other"));
         assert_eq!(misnamed, Some(("issuer-name", position)));
         // The same name as another type of string is another name.
@@ -490,7 +500,7 @@ fn each_link_of_the_chain_is_checked() {
         });
         assert_eq!(retyped, Some(("issuer-name", position)));
         let unknown = changed(index, |one| {
-            one.extensions.push(extension(NAME_CONSTRAINTS, true, "3000"))
+            one.extensions.push(extension(NAME_CONSTRAINTS, true, "3000"));
         });
         assert_eq!(unknown, Some(("certificate", position)));
         let mut missigned = Path::new();
@@ -590,7 +600,7 @@ fn each_expectation_of_a_policy_counts() {
         nonce: content.nonce.clone(),
         user_data: content.user_data.clone(),
         allow_debug: false,
-        max_age: Some(Duration::from_secs(60)),
+        max_age: Some(Duration::from_mins(1)),
     };
     assert_eq!(check(&policy, &content), Ok(()));
     assert_eq!(check(&Policy::default(), &content), Ok(()));
@@ -640,7 +650,7 @@ fn each_expectation_of_a_policy_counts() {
     );
 
     let aged = |at| policy.check(&content, at);
-    let (limit, milli) = (Duration::from_secs(60), Duration::from_millis(1));
+    let (limit, milli) = (Duration::from_mins(1), Duration::from_millis(1));
     for within in [NOW.after(limit), NOW.before(limit)] {
         assert_eq!(aged(within), Ok(()));
     }
