@@ -180,7 +180,7 @@ impl Attestor {
     }
 
     /// Answers any bytes.
-    pub fn answer(&mut self, request: &[u8], platform: &mut impl Platform) -> Answer<'_> {
+    pub fn answer(&mut self, request: &[u8], platform: &mut (impl Platform + ?Sized)) -> Answer<'_> {
         match Request::decode(request) {
             Ok(request) => self.fulfil(&request, platform),
             Err(error) => Answer::Reply(Refusal::from(error).into()),
@@ -188,7 +188,7 @@ impl Attestor {
     }
 
     /// Answers a request that was decoded before, for instance to know its [`Cost`](crate::Cost).
-    pub fn fulfil(&mut self, request: &Request<'_>, platform: &mut impl Platform) -> Answer<'_> {
+    pub fn fulfil(&mut self, request: &Request<'_>, platform: &mut (impl Platform + ?Sized)) -> Answer<'_> {
         match self.fulfilled(request, platform) {
             Ok(Fulfilled {
                 response,
@@ -203,7 +203,11 @@ impl Attestor {
         }
     }
 
-    fn fulfilled(&self, request: &Request<'_>, platform: &mut impl Platform) -> Result<Fulfilled, Refusal> {
+    fn fulfilled(
+        &self,
+        request: &Request<'_>,
+        platform: &mut (impl Platform + ?Sized),
+    ) -> Result<Fulfilled, Refusal> {
         match request {
             Request::DescribePcr { index } => self.describe_pcr(*index),
             Request::ExtendPcr { index, data } => self.changed(|bank| {
@@ -261,13 +265,16 @@ impl Attestor {
     }
 }
 
-fn get_random(platform: &mut impl Platform) -> Result<Fulfilled, Refusal> {
+fn get_random(platform: &mut (impl Platform + ?Sized)) -> Result<Fulfilled, Refusal> {
     let mut random = [0; RANDOM_LEN];
     platform.fill_random(&mut random).map_err(Refusal::Random)?;
     Ok(Response::GetRandom { random: &random }.into())
 }
 
-fn attestation(content: &AttestationContent<'_>, platform: &mut impl Platform) -> Result<Fulfilled, Refusal> {
+fn attestation(
+    content: &AttestationContent<'_>,
+    platform: &mut (impl Platform + ?Sized),
+) -> Result<Fulfilled, Refusal> {
     let document = platform.issue_document(content).map_err(Refusal::Issue)?;
     let fulfilled = Fulfilled::from(Response::Attestation { document: &document });
     if fulfilled.response.len() > MAX_RESPONSE {

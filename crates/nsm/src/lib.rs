@@ -29,8 +29,8 @@
 //!
 //! # What is bounded
 //!
-//! The guest is hostile, and so is the VMM that carries its bytes. A request costs time linear in its length and memory of
-//! its length, a response at most [`MAX_RESPONSE`] bytes. Nothing that a request contains lets this crate panic, gives a
+//! The guest is hostile, and so is the VMM that carries its bytes. A request costs time and memory in
+//! proportion to its length, a response at most [`MAX_RESPONSE`] bytes. Nothing that a request contains lets this crate panic, gives a
 //! locked register another value or unlocks it.
 
 #![forbid(unsafe_code)]

@@ -26,7 +26,8 @@
 //! | an unknown operation; bytes after the item; an integer above 65535 | refused |
 //!
 //! Some forms that serde_cbor would read, and no client writes, are refused: numbers or byte strings for names, arrays for
-//! maps, tags. So whatever is accepted here, AWS's type accepts with the same meaning.
+//! maps, tags, text in pieces that are cut within a character. So whatever is accepted here, AWS's type accepts with the
+//! same meaning.
 
 use std::borrow::Cow;
 

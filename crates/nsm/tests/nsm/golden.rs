@@ -1,10 +1,10 @@
 //! The bytes of each request and each response, written down from the specification.
 
 use aws_nitro_enclaves_nsm_api::api::Request as ApiRequest;
-use nsm::{ErrorCode, ModuleId, Request, Response};
+use nsm::{ErrorCode, ModuleId, Pcr, Request, Response};
 
 use crate::client::{attestation, encoded, ours};
-use crate::machine::{MODULE_ID, answered, attestor, bank, pcr};
+use crate::machine::{MODULE_ID, answered, attestor, pcr};
 
 #[test]
 fn each_request_has_the_bytes_that_the_client_sends() {
@@ -162,10 +162,11 @@ fn a_new_enclave_answers_byte_for_byte() {
         b"\x66digest\x66SHA384",
     ]
     .concat();
-    // SHA-384 of 48 zero bytes and the bytes 1, 2, 3.
-    let mut extended = bank();
-    let value = extended.extend(16, &[1, 2, 3]).unwrap();
-    let extended = [&b"\xa1\x69ExtendPCR\xa1\x64data\x58\x30"[..], &value.0].concat();
+    // head -c 48 /dev/zero | cat - <(printf '\1\2\3') | sha384sum
+    let value = Pcr::from_hex(
+        "cb178fcd3f328244c05c6248723fd068b3a1dda878e1ab8be911098f199958add55d0c27f04826d27b44d949a650694e",
+    );
+    let extended = [&b"\xa1\x69ExtendPCR\xa1\x64data\x58\x30"[..], &value.unwrap().0].concat();
     let document = b"\xa1\x6bAttestation\xa1\x68document\x45\x00\x00\x00\x00\x00".to_vec();
 
     let mut attestor = attestor();

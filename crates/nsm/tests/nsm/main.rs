@@ -1,7 +1,7 @@
 //! The module as its guest and its daemon meet it.
 //!
 //! `golden` has the bytes of every request and response, `requests` what a client may vary, `rules` what is answered when,
-//! `registers` the PCRs against a model, `snapshots` what survives, `oracle` AWS's own types, `hostile` everything else that
+//! `registers` the PCRs against a model, `snapshots` what survives, `oracle` AWS's own types (also for what `unusual` makes up), `hostile` everything else that
 //! a guest may send.
 
 #![expect(
@@ -20,3 +20,4 @@ mod registers;
 mod requests;
 mod rules;
 mod snapshots;
+mod unusual;

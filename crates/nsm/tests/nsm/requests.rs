@@ -308,14 +308,15 @@ fn bytes_after_a_request_are_refused() {
 #[test]
 fn forms_that_no_client_writes_are_refused() {
     for request in [
-        &b"\x06"[..],                                // number of a variant
-        b"\x49GetRandom",                            // byte string for a name
-        b"\xc0\x69GetRandom",                        // tag
-        b"\x82\x69GetRandom\xf6",                    // array for a variant
-        b"\xa1\x6bDescribePCR\x81\x10",              // array for parameters
-        b"\xa1\x6bDescribePCR\xa1\x00\x10",          // number of a parameter
-        b"\xa1\x6bDescribePCR\xa1\x45index\x10",     // byte string for a parameter
-        b"\xa1\x6bDescribePCR\xa1\x65index\xc0\x10", // tag
+        &b"\x06"[..],                                                          // number of a variant
+        b"\x49GetRandom",                                                      // byte string for a name
+        b"\xc0\x69GetRandom",                                                  // tag
+        b"\x82\x69GetRandom\xf6",                                              // array for a variant
+        b"\xa1\x6bDescribePCR\x81\x10",                                        // array for parameters
+        b"\xa1\x6bDescribePCR\xa1\x00\x10",                                    // number of a parameter
+        b"\xa1\x6bDescribePCR\xa1\x45index\x10",                               // byte string for a parameter
+        b"\xa1\x6bDescribePCR\xa1\x65index\xc0\x10",                           // tag
+        b"\xa1\x69ExtendPCR\xa2\x65index\x10\x64data\x7f\x61\xc3\x61\xa9\xff", // a character in two pieces
     ] {
         let error = decode(request).unwrap_err();
         assert!(matches!(error, RequestError::Malformed { .. }), "{error:?}");

@@ -3,7 +3,10 @@
 use aws_nitro_enclaves_nsm_api::api::{
     ErrorCode as ApiErrorCode, Request as ApiRequest, Response as ApiResponse,
 };
-use nsm::{Answer, Attestor, ErrorCode, MAX_FIELD, PcrError, Refusal, Reply, RequestError, Response};
+use nsm::{
+    Answer, Attestor, ErrorCode, MAX_FIELD, PcrError, Platform, Refusal, Reply, Request, RequestError,
+    Response,
+};
 
 use crate::client::{attestation, decoded, encoded};
 use crate::machine::{Issued, MODULE_ID, Machine, NOW_MS, answered, attestor, bank, pcr, reply};
@@ -307,6 +310,17 @@ fn a_change_is_made_when_it_is_committed() {
     assert_eq!((bytes, refusal.is_none()), (promised, true));
     assert_eq!(attestor.bank(), &written, "committed");
     assert_ne!(attestor.bank(), &before);
+}
+
+#[test]
+fn a_request_may_be_decoded_before_it_is_answered() {
+    let mut attestor = attestor();
+    let mut machine: Box<dyn Platform> = Box::new(Machine::new());
+    let request = Request::decode(b"\x69GetRandom").unwrap();
+    let Answer::Reply(reply) = attestor.fulfil(&request, &mut *machine) else {
+        panic!("nothing changes")
+    };
+    assert!(matches!(decoded(&reply.bytes), ApiResponse::GetRandom { random } if random.len() == 256));
 }
 
 #[test]
