@@ -13,7 +13,11 @@ pub(crate) fn encode(bytes: impl AsRef<[u8]>) -> String {
 
 /// `None` unless all of `text` is pairs of digits.
 pub(crate) fn decode(text: &str) -> Option<Vec<u8>> {
-    let digit = |digit: u8| char::from(digit).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let digit = |digit: u8| {
+        char::from(digit)
+            .to_digit(16)
+            .and_then(|digit| u8::try_from(digit).ok())
+    };
     let pairs = text.as_bytes().chunks(2);
     pairs
         .map(|pair| match pair {

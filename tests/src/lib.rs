@@ -41,6 +41,7 @@ pub mod eifs;
 mod enclave;
 pub mod guest;
 pub mod hex;
+pub mod hostile_vmm;
 mod lines;
 pub mod parent;
 pub mod poll;

@@ -17,8 +17,9 @@ use std::thread;
 use std::time::Duration;
 
 use end_to_end_tests::guest::port;
+use end_to_end_tests::hostile_vmm::{FINDINGS, MEASURED, ORDERS};
 use end_to_end_tests::vsock_socket::connect;
-use end_to_end_tests::{Enclave, Finished, Host, Launch, OwnDaemon, World, eifs, hex, poll};
+use end_to_end_tests::{Enclave, Finished, Host, Launch, OwnDaemon, World, eifs, hex, parent, poll};
 use rustix::process::Signal;
 
 fn client() -> Launch {
@@ -137,7 +138,11 @@ fn every_request_of_awss_client_is_answered_and_every_limit_holds() {
         let answer = nsm.ask(line);
         assert_eq!(answer.words, format!("Error {error}"), "{line}");
         // {"Error": text}
-        let golden = format!("a1654572726f72{:02x}{}", 0x60 + error.len(), hex::encode(error.as_bytes()));
+        let golden = format!(
+            "a1654572726f72{:02x}{}",
+            0x60 + error.len(),
+            hex::encode(error.as_bytes())
+        );
         assert_eq!(answer.response, golden, "{line}");
     };
 
@@ -161,39 +166,68 @@ fn every_request_of_awss_client_is_answered_and_every_limit_holds() {
         format!("a16b4465736372696265504352a2646c6f636bf464646174615830{ZERO}")
     );
     let answer = nsm.ask("ExtendPCR 16 aa");
-    assert_eq!(answer.request, "a169457874656e64504352a265696e64657810646461746141aa");
+    assert_eq!(
+        answer.request,
+        "a169457874656e64504352a265696e64657810646461746141aa"
+    );
     let value = extended_once();
-    assert_eq!(answer.response, format!("a169457874656e64504352a164646174615830{value}"));
+    assert_eq!(
+        answer.response,
+        format!("a169457874656e64504352a164646174615830{value}")
+    );
     assert_eq!(nsm.pcr(16), (false, value.clone()));
-    assert_eq!(nsm.ask("ExtendPCR 31 ").words.len(), "ExtendPCR ".len() + 96, "no data at all");
+    assert_eq!(
+        nsm.ask("ExtendPCR 31 ").words.len(),
+        "ExtendPCR ".len() + 96,
+        "no data at all"
+    );
 
     let answer = nsm.ask("LockPCR 16");
     assert_eq!(answer.request, "a1674c6f636b504352a165696e64657810");
-    assert_eq!((answer.response.as_str(), answer.words.as_str()), ("674c6f636b504352", "LockPCR"));
+    assert_eq!(
+        (answer.response.as_str(), answer.words.as_str()),
+        ("674c6f636b504352", "LockPCR")
+    );
     assert_eq!(nsm.pcr(16), (true, value));
     fails(&mut nsm, "LockPCR 16", "ReadOnlyIndex");
     fails(&mut nsm, "ExtendPCR 16 aa", "ReadOnlyIndex");
     fails(&mut nsm, "ExtendPCR 0 aa", "ReadOnlyIndex");
     fails(&mut nsm, "LockPCR 0", "ReadOnlyIndex");
-    for verb in ["DescribePCR 32", "ExtendPCR 32 aa", "LockPCR 32", "DescribePCR 65535", "LockPCRs 33"] {
+    for verb in [
+        "DescribePCR 32",
+        "ExtendPCR 32 aa",
+        "LockPCR 32",
+        "DescribePCR 65535",
+        "LockPCRs 33",
+    ] {
         fails(&mut nsm, verb, "InvalidIndex");
     }
     let answer = nsm.ask("LockPCRs 18");
     assert_eq!(answer.request, "a1684c6f636b50435273a16572616e676512");
-    assert_eq!((answer.response.as_str(), answer.words.as_str()), ("684c6f636b50435273", "LockPCRs"));
+    assert_eq!(
+        (answer.response.as_str(), answer.words.as_str()),
+        ("684c6f636b50435273", "LockPCRs")
+    );
     assert_eq!((nsm.pcr(17).0, nsm.pcr(18).0), (true, false));
     assert_eq!(nsm.ask("LockPCRs 0").words, "LockPCRs");
 
     let answer = nsm.ask("GetRandom");
     assert_eq!(answer.request, "6947657452616e646f6d");
     // {"GetRandom": {"random": 256 bytes}}
-    assert_eq!(&answer.response[..44], "a16947657452616e646f6da16672616e646f6d590100");
+    assert_eq!(
+        &answer.response[..44],
+        "a16947657452616e646f6da16672616e646f6d590100"
+    );
     assert_eq!(answer.response.len(), 44 + 512);
     assert_ne!(nsm.ask("GetRandom").words, answer.words);
 
     let (most, too_much) = ("ab".repeat(1024), "ab".repeat(1025));
     let answer = nsm.ask(&format!("Attestation {most} {most} {most}"));
-    assert!(answer.words.starts_with("Attestation 8444a1013822a059"), "{}", answer.words);
+    assert!(
+        answer.words.starts_with("Attestation 8444a1013822a059"),
+        "{}",
+        answer.words
+    );
     let answer = nsm.ask("Attestation - - -");
     assert_eq!(
         answer.request,
@@ -208,8 +242,16 @@ fn every_request_of_awss_client_is_answered_and_every_limit_holds() {
     }
     // The longest request there can be: the rest of it takes 23 bytes.
     let longest = "ab".repeat(0x1000 - 25);
-    assert!(nsm.ask(&format!("ExtendPCR 20 {longest}")).words.starts_with("ExtendPCR "));
-    fails(&mut nsm, &format!("ExtendPCR 20 {}", "ab".repeat(0x1000)), "InputTooLarge");
+    assert!(
+        nsm.ask(&format!("ExtendPCR 20 {longest}"))
+            .words
+            .starts_with("ExtendPCR ")
+    );
+    fails(
+        &mut nsm,
+        &format!("ExtendPCR 20 {}", "ab".repeat(0x1000)),
+        "InputTooLarge",
+    );
     enclave.terminate();
 }
 
@@ -233,7 +275,19 @@ fn a_document_says_what_was_measured_and_verifies_with_our_root_alone() {
     let pcr0 = file["Measurements"]["PCR0"].as_str().expect("PCR0");
     let expected = format!("0={pcr0}");
     let verified = files
-        .verify(host, &["--pcr", &expected, "--nonce", "6e", "--user-data", "75", "--max-age", "3600"])
+        .verify(
+            host,
+            &[
+                "--pcr",
+                &expected,
+                "--nonce",
+                "6e",
+                "--user-data",
+                "75",
+                "--max-age",
+                "3600",
+            ],
+        )
         .succeeded()
         .json();
     assert_eq!(verified["Verified"], true);
@@ -247,7 +301,10 @@ fn a_document_says_what_was_measured_and_verifies_with_our_root_alone() {
     );
     assert_eq!(verified["PCRs"].as_object().expect("registers").len(), 16);
     assert_eq!(verified["PublicKey"], "6b");
-    assert_eq!(verified["Certificates"].as_array().expect("certificates").len(), 5);
+    assert_eq!(
+        verified["Certificates"].as_array().expect("certificates").len(),
+        5
+    );
 
     let check = |more: &[&str]| failed_check(&files.verify(host, more));
     assert_eq!(check(&["--pcr", &format!("0={ZERO}")]), "pcr");
@@ -255,7 +312,11 @@ fn a_document_says_what_was_measured_and_verifies_with_our_root_alone() {
     assert_eq!(check(&["--user-data", "00"]), "user-data");
     assert_eq!(check(&["--at", "2020-01-01T00:00:00Z"]), "validity");
     let other = OwnDaemon::start(&["--state-directory", "/tmp/other-state"]);
-    fs::write(&files.root, other.host().cli(&["attestation-root"]).succeeded().stdout).expect("write");
+    fs::write(
+        &files.root,
+        other.host().cli(&["attestation-root"]).succeeded().stdout,
+    )
+    .expect("write");
     assert_eq!(check(&[]), "root");
     let mut damaged = document;
     damaged[200] ^= 1;
@@ -280,7 +341,7 @@ fn a_debug_enclave_attests_nothing_and_is_accepted_only_on_demand() {
     assert_ne!(nsm.pcr(4).1, ZERO);
     let files = Files::write(host, &nsm.document("- - -"));
     assert_eq!(failed_check(&files.verify(host, &[])), "debug");
-    files.verify(host, &["--allow-debug"]).succeeded();
+    let _ = files.verify(host, &["--allow-debug"]).succeeded();
     enclave.terminate();
 }
 
@@ -300,7 +361,10 @@ fn registers_survive_the_daemon_and_a_call_meanwhile_waits() {
     daemon.start_next();
 
     let answer = nsm.hear();
-    assert!(answer.ends_with(&format!("ExtendPCR {}", extended_once())), "{answer}");
+    assert!(
+        answer.ends_with(&format!("ExtendPCR {}", extended_once())),
+        "{answer}"
+    );
     assert_eq!(nsm.pcr(16), (true, extended_once()));
     assert_eq!(nsm.pcr(17), (false, extended_once()));
     let files = Files::write(daemon.host(), &nsm.document("- - -"));
@@ -326,6 +390,90 @@ fn the_kernels_random_numbers_come_from_the_nsm() {
     assert_eq!(first.len(), second.len());
     assert_ne!(first, second);
     enclave.terminate();
+}
+
+/// A daemon whose VMMs are `hostile-vmm`, which does what `orders` says.
+fn with_hostile_vmm(orders: &str) -> OwnDaemon {
+    let _ = fs::remove_file(FINDINGS);
+    fs::write(ORDERS, orders).expect("write the orders");
+    let vmm = parent::guest_application("hostile-vmm");
+    OwnDaemon::start(&["--vmm", &vmm.to_string_lossy()])
+}
+
+fn hello() -> Launch {
+    Launch::of(parent::hello_eif()).with_memory(128)
+}
+
+/// The first line of what the hostile VMM has learnt that begins with `word`, without it.
+fn finding(word: &str) -> String {
+    poll::until("a finding of the hostile VMM", || {
+        let findings = fs::read_to_string(FINDINGS).unwrap_or_default();
+        let line = findings.lines().find_map(|line| line.strip_prefix(word));
+        // It is written at once.
+        line.filter(|_| findings.ends_with('\n'))
+            .map(|line| line.trim_start().to_owned())
+    })
+}
+
+#[test]
+fn a_vmm_that_was_taken_over_cannot_change_what_was_measured() {
+    let _world = World::enter();
+    let daemon = with_hostile_vmm("measure-twice");
+    hello()
+        .attempt(daemon.host())
+        .failed_to_run("E36", &["broke the protocol", "measurements out of turn"]);
+    drop(daemon);
+
+    let daemon = with_hostile_vmm("measure-late");
+    let enclave = hello().run(daemon.host());
+    enclave.wait_until_gone();
+    let log = daemon.log();
+    assert!(log.contains("measurements out of turn"), "{log}");
+}
+
+#[test]
+fn a_vmm_that_was_taken_over_cannot_speak_for_another_enclave() {
+    let _world = World::enter();
+    let daemon = with_hostile_vmm("behave");
+    let victim = hello().run(daemon.host());
+    fs::write(ORDERS, "impersonate").expect("write the orders");
+
+    let enclave = hello().run(daemon.host());
+
+    let document = hex::decode(&finding("document ")).expect("hexadecimal");
+    let text = String::from_utf8_lossy(&document).into_owned();
+    let slot = |enclave: &Enclave| enclave.id.rsplit("-enc").next().expect("an id").to_owned();
+    assert!(text.contains(&slot(&enclave)), "it names the enclave that asked");
+    assert!(!text.contains(&slot(&victim)));
+    // Behind another enclave's socket is that one's VMM, never the daemon: nobody answers with a document.
+    assert!(finding("other's socket:").ends_with("answered false"));
+    victim.terminate();
+    enclave.terminate();
+}
+
+#[test]
+fn a_vmm_that_was_taken_over_cannot_starve_the_daemon_or_break_its_own_registers() {
+    let _world = World::enter();
+    let daemon = with_hostile_vmm("garbage");
+    let enclave = hello().run(daemon.host());
+    let answer = finding("pcr0 ");
+    assert!(answer.ends_with(&MEASURED.repeat(48)), "{answer}");
+    poll::until("a word in the log", || {
+        daemon
+            .log()
+            .contains("a request to the NSM was refused")
+            .then_some(())
+    });
+    enclave.terminate();
+
+    fs::write(ORDERS, "flood").expect("write the orders");
+    let flooding = hello().run(daemon.host());
+    finding("flooding");
+    fs::write(ORDERS, "behave").expect("write the orders");
+    // Clients are served, and enclaves start and end, meanwhile.
+    hello().run(daemon.host()).terminate();
+    assert_eq!(daemon.host().describe().len(), 1);
+    flooding.terminate();
 }
 
 /// Not a limit that must hold, but what there is.

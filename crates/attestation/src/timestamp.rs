@@ -94,7 +94,10 @@ mod tests {
         let time = Timestamp::from_millis(1_614_963_709_526);
         assert_eq!(time.as_secs(), 1_614_963_709);
         assert_eq!(time.to_string(), "2021-03-05T17:01:49Z");
-        assert_eq!("2021-03-05T17:01:49Z".parse(), Ok(Timestamp::from_secs(1_614_963_709)));
+        assert_eq!(
+            "2021-03-05T17:01:49Z".parse(),
+            Ok(Timestamp::from_secs(1_614_963_709))
+        );
         for text in ["", "2021-03-05", "2021-13-05T17:01:49Z", "2021-03-05T17:01:49"] {
             assert_eq!(text.parse::<Timestamp>(), Err(NoTimestamp), "{text}");
         }

@@ -130,7 +130,11 @@ fn pools<L: Launcher>(daemon: &Shared<L>) -> Result<Pools, Failure> {
 
 fn attestation_root<L: Launcher>(daemon: &Shared<L>) -> Result<String, Failure> {
     daemon.attestation.authority.root_pem().map_err(|error| {
-        Failure::caused_by(ErrorCode::Unspecified, "The root of attestation cannot be told", &error)
+        Failure::caused_by(
+            ErrorCode::Unspecified,
+            "The root of attestation cannot be told",
+            &error,
+        )
     })
 }
 

@@ -11,8 +11,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use api::{ErrorCode, Failure};
 use attestation::{
-    AttestationContent, AttestationDocument, Certificate, MAX_DOCUMENT, Policy, Timestamp, TrustAnchor, UnverifiedDocument,
-    VerifyError,
+    AttestationContent, AttestationDocument, Certificate, MAX_DOCUMENT, Policy, Timestamp, TrustAnchor,
+    UnverifiedDocument, VerifyError,
 };
 use serde::Serialize;
 
@@ -33,7 +33,7 @@ pub(super) fn execute(options: &VerifyAttestation) -> Result<(), CommandError> {
     })?;
     let document = read_document(&options.document)?;
     match verify(&document, &root, options.at.as_deref(), &policy)? {
-        Ok(document) => output::print_json(&Verified::of(&document)),
+        Ok(document) => output::print_json(&Accepted::of(&document)),
         Err(error) => {
             output::print_json(&Rejected::of(&error))?;
             Err(CommandError::NotVerified(format!(
@@ -49,7 +49,11 @@ fn policy(options: &VerifyAttestation) -> Result<Policy, Failure> {
     let pcrs: Result<BTreeMap<_, _>, _> = options.pcr.iter().map(|text| values::pcr(text)).collect();
     Ok(Policy {
         pcrs: pcrs?,
-        nonce: options.nonce.as_deref().map(|text| values::bytes("--nonce", text)).transpose()?,
+        nonce: options
+            .nonce
+            .as_deref()
+            .map(|text| values::bytes("--nonce", text))
+            .transpose()?,
         user_data: options
             .user_data
             .as_deref()
@@ -96,9 +100,17 @@ fn read_document(path: &Path) -> Result<Vec<u8>, Failure> {
         return read_file("the document", path, limit);
     }
     let mut bytes = Vec::new();
-    io::stdin().lock().take(limit).read_to_end(&mut bytes).map_err(|error| {
-        Failure::caused_by(ErrorCode::FileOperation, "Cannot read the document from standard input", &error)
-    })?;
+    io::stdin()
+        .lock()
+        .take(limit)
+        .read_to_end(&mut bytes)
+        .map_err(|error| {
+            Failure::caused_by(
+                ErrorCode::FileOperation,
+                "Cannot read the document from standard input",
+                &error,
+            )
+        })?;
     Ok(bytes)
 }
 
@@ -116,7 +128,7 @@ fn read_file(what: &str, path: &Path, limit: u64) -> Result<Vec<u8>, Failure> {
 /// What is printed of a document that passed.
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
-struct Verified {
+struct Accepted {
     verified: bool,
     #[serde(rename = "ModuleID")]
     module_id: String,
@@ -143,7 +155,7 @@ struct Link {
     not_after: String,
 }
 
-impl Verified {
+impl Accepted {
     fn of(document: &AttestationDocument) -> Self {
         let AttestationContent {
             module_id,
@@ -161,7 +173,10 @@ impl Verified {
             time: timestamp.to_string(),
             timestamp: timestamp.as_millis(),
             digest: "SHA384",
-            pcrs: pcrs.iter().map(|(index, value)| (*index, hex::encode(value))).collect(),
+            pcrs: pcrs
+                .iter()
+                .map(|(index, value)| (*index, hex::encode(value)))
+                .collect(),
             public_key: text(public_key),
             user_data: text(user_data),
             nonce: text(nonce),

@@ -9,6 +9,7 @@
     reason = "in a test, an assumption that does not hold is a failed test"
 )]
 
+mod attestation;
 mod build_enclave;
 mod conformance;
 mod console;

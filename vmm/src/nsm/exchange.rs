@@ -137,7 +137,7 @@ impl Room {
         let head = chain.head_index();
         let descriptors = chain.take(ActiveQueue::MAX_PARTS);
         let parts = descriptors
-            .filter(|descriptor| descriptor.is_write_only())
+            .filter(virtio_queue::desc::split::Descriptor::is_write_only)
             .map(|descriptor| (descriptor.addr(), descriptor.len()))
             .collect();
         Self { head, parts }

@@ -153,10 +153,12 @@ impl Authority {
             if let Some(store) = &self.store {
                 *host = Arc::new(store.host(now)?);
                 tracing::info!(until = %host.bundle.host().not_after(), "the host's certificate is renewed");
-            } else { tracing::warn!(
-                until = %certificate.not_after(),
-                "the host's imported certificate is due: replace it and restart the daemon"
-            ); }
+            } else {
+                tracing::warn!(
+                    until = %certificate.not_after(),
+                    "the host's imported certificate is due: replace it and restart the daemon"
+                );
+            }
         }
         Ok(Arc::clone(&host))
     }

@@ -117,7 +117,9 @@ impl Store {
             } else {
                 self.read(level).ok().flatten()
             };
-            let pair = if let Some(pair) = kept.filter(|pair| is_good(level, &pair.certificate, now)) { pair } else {
+            let pair = if let Some(pair) = kept.filter(|pair| is_good(level, &pair.certificate, now)) {
+                pair
+            } else {
                 anew = true;
                 let made = self.issue(level, issuer.as_ref().unwrap_or(root), now)?;
                 self.write(level, &made)?;

@@ -1,0 +1,182 @@
+//! Stands in for `enclave-vmm`: a VMM that its guest has taken over, and that tries to pass itself off as something it is not.
+//!
+//! It takes its launch message as any VMM does, tells measurements, says that it has started, sends the heartbeat of a guest,
+//! and then does what the file [`ORDERS`] says:
+//!
+//! ```text
+//! behave            nothing more
+//! measure-twice     tells other measurements before it starts
+//! measure-late      tells other measurements once it runs
+//! impersonate       asks for documents in the name of another enclave, through its own channel and through that one's socket
+//! garbage           sends what is no request, then asks for PCR 0
+//! flood             asks for documents for as long as it lives
+//! ```
+//!
+//! What it learns goes to the file [`FINDINGS`], a line each.
+
+#![forbid(unsafe_code)]
+
+use std::fs::{self, File};
+use std::io::{self, IoSliceMut, Read, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+
+use api::nsm::{RequestPacket, ResponsePacket};
+use api::vmm::{Event, LaunchSpec, MAX_MESSAGE};
+use api::{HEARTBEAT_BYTE, HEARTBEAT_PORT, Measurements};
+use end_to_end_tests::hostile_vmm::{FINDINGS, MEASURED, ORDERS, attestation, describe_pcr_0};
+use end_to_end_tests::{guest, hex};
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, SocketAddrUnix,
+    SocketFlags, SocketType, recv, recvmsg, send,
+};
+
+/// Of the listener to which the daemon connects for the NSM, among the descriptors of a launch message.
+const NSM_LISTENER: usize = 3;
+
+fn main() -> io::Result<()> {
+    let stdin = io::stdin();
+    let (spec, descriptors) = receive_launch(stdin.as_fd())?;
+    let orders = fs::read_to_string(ORDERS).unwrap_or_default();
+    let tell = |event: &Event| tell(stdin.as_fd(), event);
+    tell(&Event::Measured(measurements(MEASURED)))?;
+    if orders == "measure-twice" {
+        tell(&Event::Measured(measurements("02")))?;
+    }
+    tell(&Event::Started)?;
+    heartbeat()?;
+    let nsm = descriptors.get(NSM_LISTENER).ok_or(io::ErrorKind::NotFound)?;
+    let nsm = Channel(rustix::net::accept_with(nsm, SocketFlags::CLOEXEC)?);
+    match orders.as_str() {
+        "measure-late" => tell(&Event::Measured(measurements("02")))?,
+        "impersonate" => impersonate(&nsm, &spec.enclave_id)?,
+        "garbage" => send_garbage(&nsm)?,
+        "flood" => flood(&nsm)?,
+        _ => {}
+    }
+    guest::idle();
+}
+
+fn receive_launch(socket: impl AsFd) -> io::Result<(LaunchSpec, Vec<OwnedFd>)> {
+    let mut message = vec![0; MAX_MESSAGE];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(64))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let mut parts = [IoSliceMut::new(&mut message)];
+    let length = recvmsg(&socket, &mut parts, &mut ancillary, RecvFlags::CMSG_CLOEXEC)?.bytes;
+    let descriptors = ancillary.drain().filter_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(rights) => Some(rights),
+        _ => None,
+    });
+    let descriptors = descriptors.flatten().collect();
+    let spec = serde_json::from_slice(message.get(..length).unwrap_or_default())?;
+    Ok((spec, descriptors))
+}
+
+fn tell(socket: impl AsFd, event: &Event) -> io::Result<()> {
+    send(socket, &serde_json::to_vec(event)?, SendFlags::NOSIGNAL)?;
+    Ok(())
+}
+
+/// Every PCR with this byte, in hexadecimal.
+fn measurements(byte: &str) -> Measurements {
+    let pcr = || byte.repeat(48);
+    Measurements {
+        hash_algorithm: String::new(),
+        pcr0: pcr(),
+        pcr1: pcr(),
+        pcr2: pcr(),
+        pcr8: None,
+    }
+}
+
+/// What the guest's init does; the working directory is the enclave's.
+fn heartbeat() -> io::Result<()> {
+    let mut stream = UnixStream::connect(format!("vsock.sock_{HEARTBEAT_PORT}"))?;
+    stream.write_all(&[HEARTBEAT_BYTE])?;
+    stream.read_exact(&mut [0])
+}
+
+fn found(line: &str) -> io::Result<()> {
+    let mut findings = File::options().create(true).append(true).open(FINDINGS)?;
+    writeln!(findings, "{line}")
+}
+
+/// The daemon, as the NSM of this enclave.
+struct Channel(OwnedFd);
+
+impl Channel {
+    fn say(&self, number: u64, request: &[u8]) -> io::Result<()> {
+        let packet = RequestPacket {
+            number,
+            room: 0x3000,
+            request,
+        };
+        send(&self.0, &packet.encode(), SendFlags::NOSIGNAL)?;
+        Ok(())
+    }
+
+    fn hear(&self) -> io::Result<Vec<u8>> {
+        let mut packet = vec![0; 0x4000];
+        let (length, _) = recv(&self.0, &mut packet[..], RecvFlags::empty())?;
+        let packet = packet.get(..length).and_then(ResponsePacket::decode);
+        packet
+            .map(|packet| packet.response.to_vec())
+            .ok_or_else(|| io::ErrorKind::InvalidData.into())
+    }
+}
+
+/// There is no field in which an enclave is named, so all that can be tried is another's socket.
+fn impersonate(own: &Channel, own_id: &str) -> io::Result<()> {
+    own.say(1, &attestation())?;
+    found(&format!("document {}", hex::encode(&own.hear()?)))?;
+    for entry in fs::read_dir("..")?.flatten() {
+        let path = entry.path().join("nsm.sock");
+        if entry.file_name().to_string_lossy() == own_id || !path.exists() {
+            continue;
+        }
+        let socket = rustix::net::socket_with(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+            None,
+        )?;
+        let connected = rustix::net::connect(&socket, &SocketAddrUnix::new(&path)?);
+        let other = Channel(socket);
+        let asked = other.say(1, &attestation());
+        std::thread::sleep(std::time::Duration::from_secs(1));
+        let answer = other.hear();
+        found(&format!(
+            "other's socket: connected {}, asked {}, answered {}",
+            connected.is_ok(),
+            asked.is_ok(),
+            answer.is_ok()
+        ))?;
+    }
+    Ok(())
+}
+
+fn send_garbage(nsm: &Channel) -> io::Result<()> {
+    for length in 0..1000 {
+        let bytes: Vec<u8> = (0..length).map(|at| (at * 37 + length) as u8).collect();
+        // Some of it is too short even to be a packet.
+        send(&nsm.0, &bytes, SendFlags::NOSIGNAL | SendFlags::DONTWAIT).ok();
+    }
+    // Those that were packets are answered first.
+    nsm.say(u64::MAX, &describe_pcr_0())?;
+    loop {
+        let mut packet = vec![0; 0x4000];
+        let (length, _) = recv(&nsm.0, &mut packet[..], RecvFlags::empty())?;
+        let packet = packet.get(..length).and_then(ResponsePacket::decode);
+        if let Some(packet) = packet.filter(|packet| packet.number == u64::MAX) {
+            return found(&format!("pcr0 {}", hex::encode(packet.response)));
+        }
+    }
+}
+
+fn flood(nsm: &Channel) -> io::Result<()> {
+    found("flooding")?;
+    loop {
+        nsm.say(1, &attestation())?;
+    }
+}
