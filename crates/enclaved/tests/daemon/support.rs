@@ -38,6 +38,9 @@ use tokio::task::JoinHandle;
 /// What a broken test waits for before it fails; no working test comes near.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// In the run directory, for want of another: the keys of attestation.
+const STATE: &str = "attestation";
+
 /// `future`'s output, or a failed test.
 pub(crate) async fn soon<F: Future>(future: F) -> F::Output {
     tokio::time::timeout(PATIENCE, future)
@@ -139,7 +142,9 @@ impl Parent {
     pub(crate) fn enclave_directories(&self) -> Vec<PathBuf> {
         let entries = std::fs::read_dir(self.path()).unwrap();
         let paths = entries.map(|entry| entry.unwrap().path());
-        paths.filter(|path| path.is_dir()).collect()
+        paths
+            .filter(|path| path.is_dir() && !path.ends_with(STATE))
+            .collect()
     }
 
     /// Fails unless everything is given back: no directory, no memory, and the whole pool can be had again.
@@ -173,7 +178,7 @@ fn config(run_directory: &Path) -> Config {
         group_file: "/nonexistent".into(),
         heartbeat_timeout: None,
         limits: Limits::default(),
-        authority: Source::Own(run_directory.join("attestation")),
+        authority: Source::Own(run_directory.join(STATE)),
         region: "local".into(),
         parent_role: None,
     }
