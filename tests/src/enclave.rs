@@ -74,6 +74,18 @@ impl Host {
     }
 }
 
+impl Host {
+    /// Whether no enclave holds a CPU, be it one that still boots or one that is being ended.
+    ///
+    /// # Panics
+    /// If describe-pools fails or prints no cores.
+    pub fn all_cpus_are_free(&self) -> bool {
+        let pools = self.cli(&["describe-pools"]).succeeded().json();
+        let cores = pools["Cores"].as_array().expect("cores");
+        cores.iter().all(|core| core["EnclaveID"].is_null())
+    }
+}
+
 /// A call of run-enclave: 256 MiB and two CPUs unless changed.
 #[derive(Debug, Clone)]
 pub struct Launch {

@@ -108,7 +108,7 @@ fn a_hundred_enclaves_in_random_order_and_overlap_leave_the_pools_as_they_were()
             continue;
         }
         let wanted = 1 + dice.below((4 - running.len()).min(2));
-        let memory = [128, 192, 256][dice.below(3)];
+        let memory = [64, 80, 96][dice.below(3)];
         // At the same time, so that their admissions overlap.
         let launches: Vec<Running> = (0..wanted)
             .map(|_| {

@@ -214,9 +214,7 @@ fn a_client_that_leaves_while_its_enclave_boots_takes_it_along_and_others_are_se
         client.signal(signal);
 
         assert_eq!(client.finish().code(), None);
-        poll::until("the VMM's end", || {
-            processes_named("enclave-vmm").is_empty().then_some(())
-        });
+        poll::until("the enclave's end", || host.all_cpus_are_free().then_some(()));
     }
 }
 
