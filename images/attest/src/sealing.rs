@@ -154,10 +154,6 @@ mod tests {
         KeyPair { private, public }
     }
 
-    fn hex(bytes: &[u8]) -> String {
-        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-    }
-
     fn bytes(hex: &str) -> Vec<u8> {
         let digits = |at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap();
         (0..hex.len()).step_by(2).map(digits).collect()
@@ -168,8 +164,8 @@ mod tests {
     fn another_implementation_is_understood() {
         let keys = known_keys();
         assert_eq!(
-            hex(keys.public_key()),
-            "07a37cbc142093c8b755dc1b10e86cb426374ad16aa853ed0bdfc0b2b86d1c7c"
+            keys.public_key().to_vec(),
+            bytes("07a37cbc142093c8b755dc1b10e86cb426374ad16aa853ed0bdfc0b2b86d1c7c")
         );
         let sealed = bytes(
             "5fd47633b5e43fca7bad1bfbe424feacb175d9d4d4a30f166dbd30636f0b446b\
@@ -178,8 +174,8 @@ mod tests {
         let (secret, receipt) = keys.open(&sealed, &NONCE).unwrap();
         assert_eq!(secret.bytes(), b"the secret");
         assert_eq!(
-            hex(&receipt),
-            "4b250bf9f2cf548353c228368bb5d65d2978a04c16b500c62c58a3371982a805"
+            receipt.to_vec(),
+            bytes("4b250bf9f2cf548353c228368bb5d65d2978a04c16b500c62c58a3371982a805")
         );
     }
 

@@ -82,7 +82,7 @@ mod tests {
 
     use super::*;
 
-    const LIMIT: Duration = Duration::from_secs(60);
+    const LIMIT: Duration = Duration::from_mins(1);
 
     /// Connects to a listener that gives these answers, one for each connection.
     fn outcome(answers: &[&str], patience: Duration) -> Result<String, ConnectError> {

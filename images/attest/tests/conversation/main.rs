@@ -6,6 +6,7 @@
 )]
 
 mod platform;
+mod program;
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
