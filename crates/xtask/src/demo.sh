@@ -56,11 +56,11 @@ nitro-cli describe-eif --eif-path "$attest" | grep PCR0
 pcr0=$(nitro-cli describe-eif --eif-path "$attest" | value_of PCR0)
 nitro-cli attestation-root >"$root"
 
-step "Give it a secret, which nobody else can read: it has proved what it is" \
+step "It proves what it is, and is given a secret that nobody else can read" \
     "echo tell-nobody | attest-client --enclave-dir $run/$id --root $root --pcr0 $pcr0 --secret-file -"
 echo tell-nobody | attest-client --enclave-dir "$run/$id" --root "$root" --pcr0 "$pcr0" --secret-file -
 
-step "What is for hello.eif is not given to this one" \
+step "It is not given what is for enclaves of another image" \
     "echo tell-nobody | attest-client --enclave-dir $run/$id --root $root --pcr0 <PCR0 of $hello> --secret-file -"
 pcr0=$(nitro-cli describe-eif --eif-path "$hello" | value_of PCR0)
 refused=0

@@ -1,8 +1,8 @@
 //! Example: a secret that only one enclave image can read.
 //!
-//! A secret must not be built into an image, which anybody may take apart, and must not lie on the parent, which is not
-//! trusted. So the enclave starts without it, makes a key pair, proves what it is, and is then given the secret, encrypted
-//! to its key. The parent carries the bytes and cannot read them.
+//! A secret must not be built into an image, which anybody may take apart, nor lie on the parent, where other programs and
+//! users could find it. So the enclave starts without it, makes a key pair, proves what it is, and is then given the secret,
+//! encrypted to its key. Whoever carries the bytes cannot read them.
 //!
 //! # The conversation
 //!
@@ -28,6 +28,11 @@
 //!   as associated data: recorded, it cannot be played into another conversation.
 //! - The receipt is HMAC-SHA256 of the secret under a key that HPKE exports. Whoever can make it has decrypted the secret, and
 //!   whoever sees it learns nothing, not even of a secret that could be guessed.
+//!
+//! # What it rests on
+//!
+//! On the word of the platform. The platform of AWS is a hypervisor above the parent; that of enclaved is the parent's root,
+//! who can read an enclave's memory and use the keys of its daemon. The root that is pinned says whose word is taken.
 //!
 //! # What is where
 //!

@@ -16,7 +16,6 @@ use attest::vsock_socket::connect;
 use attest::{MAX_SECRET, PORT, Secret};
 use attestation::{AttestationDocument, PCR_LEN, Timestamp, TrustAnchor};
 use clap::Parser;
-use zeroize::Zeroizing;
 
 /// How long an application that starts is waited for.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -29,7 +28,7 @@ const MAX_ROOT: usize = 64 << 10;
 #[derive(Debug, Parser)]
 #[command(name = "attest-client")]
 struct Arguments {
-    /// The enclave's directory, /run/enclaved/<EnclaveID>
+    /// The enclave's directory: that of its EnclaveID in /run/enclaved
     #[arg(
         long,
         value_name = "PATH",
@@ -84,15 +83,13 @@ enum Outcome {
 
 fn run(arguments: &Arguments) -> Result<Outcome, Box<dyn Error>> {
     let root = read("the root", &arguments.root, MAX_ROOT)?;
+    let root = TrustAnchor::from_bytes(&root)
+        .map_err(|error| format!("{}: {}", arguments.root.display(), chain_of(&error)))?;
     let trust = Trust {
-        root: TrustAnchor::from_bytes(&root)?,
+        root,
         pcr0: arguments.pcr0,
     };
-    let secret = Secret::new(std::mem::take(&mut *read(
-        "the secret",
-        &arguments.secret_file,
-        MAX_SECRET,
-    )?))?;
+    let secret = Secret::new(read("the secret", &arguments.secret_file, MAX_SECRET)?)?;
     let socket = socket(arguments);
     let mut stream = connect(&socket, PORT, PATIENCE, LIMIT)
         .map_err(|error| format!("cannot connect to the enclave at {}: {error}", socket.display()))?;
@@ -111,9 +108,9 @@ fn socket(arguments: &Arguments) -> PathBuf {
 }
 
 /// One byte more than there may be, so that it shows when there are too many.
-fn read(what: &str, path: &Path, limit: usize) -> Result<Zeroizing<Vec<u8>>, Box<dyn Error>> {
-    // With room for all, the bytes are never moved and left behind.
-    let mut bytes = Zeroizing::new(Vec::with_capacity(limit + 1));
+fn read(what: &str, path: &Path, limit: usize) -> Result<Vec<u8>, Box<dyn Error>> {
+    // With room for all, a secret is never moved, which would leave a copy behind.
+    let mut bytes = Vec::with_capacity(limit + 1);
     let limit = u64::try_from(limit)? + 1;
     let read = if path == Path::new("-") {
         io::stdin().lock().take(limit).read_to_end(&mut bytes)
