@@ -37,6 +37,11 @@ pub fn hello_eif() -> PathBuf {
     placed("/root/hello.eif")
 }
 
+/// The example that proves what it is and is given a secret by `attest-client`, built by `cargo xtask`.
+pub fn attest_eif() -> PathBuf {
+    placed("/root/attest.eif")
+}
+
 /// The static program of `src/bin` of this name.
 pub fn guest_application(name: &str) -> PathBuf {
     placed(&format!("{GUEST_APPLICATIONS}/{name}"))

@@ -13,7 +13,7 @@ use parent_instance::{Config, ParentInstance, Session};
 
 use crate::cargo;
 use crate::error::Error;
-use crate::hello::BUSYBOX;
+use crate::examples::BUSYBOX;
 use crate::kernels::{self, Kind};
 use crate::parent::{self, file};
 use crate::programs;

@@ -1,5 +1,5 @@
-//! `cargo xtask demo`: one enclave from its build to its end, on this host if that can run it, else in a parent instance.
-//! What is shown is `demo.sh`, which anybody can type.
+//! `cargo xtask demo`: one enclave from its start to its end, then another that is given a secret once it has proved what it
+//! is; on this host if that can run them, else in a parent instance. What is shown is `demo.sh`, which anybody can type.
 
 use std::env;
 use std::fs;
@@ -30,7 +30,7 @@ pub(crate) struct Arguments {
     trailing: Vec<String>,
 }
 
-/// A parent as `cargo xtask parent` makes it without options: enough for one enclave of 512 MiB and two CPUs.
+/// A parent as `cargo xtask parent` makes it without options: enough for one enclave of 512 MiB and two CPUs at a time.
 #[derive(Debug, Parser)]
 struct DefaultMachine {
     #[command(flatten)]
@@ -100,9 +100,13 @@ fn in_a_parent(
     let instance = ParentInstance::prepare(config)?;
     let words = |words: &[&str]| words.iter().map(ToString::to_string).collect();
     let session = if keep {
-        Session::Terminal(words(&["sh", "-c", "sh demo.sh hello.eif; exec sh -l"]))
+        Session::Terminal(words(&[
+            "sh",
+            "-c",
+            "sh demo.sh hello.eif attest.eif; exec sh -l",
+        ]))
     } else {
-        Session::Command(words(&["sh", "demo.sh", "hello.eif"]))
+        Session::Command(words(&["sh", "demo.sh", "hello.eif", "attest.eif"]))
     };
     Ok(parent::finish(&instance.run(&session)?))
 }
@@ -116,7 +120,8 @@ fn on_this_host(
     shell.arg(script(workspace, "demo_on_host.sh", ON_HOST)?);
     shell
         .arg(script(workspace, "demo.sh", DEMO)?)
-        .arg(installation.hello.eif());
+        .arg(installation.examples.hello())
+        .arg(installation.examples.attest());
     if keep {
         shell.arg("keep");
     }
@@ -161,7 +166,7 @@ mod tests {
         let script = directory.path().join("demo_on_host.sh");
         fs::write(&script, ON_HOST).expect("write");
         let mut shell = Command::new("sh");
-        shell.arg(script).args(["demo.sh", "hello.eif"]);
+        shell.arg(script).args(["demo.sh", "hello.eif", "attest.eif"]);
         let output = shell.env("HUGEPAGES", directory.path()).output().expect("sh");
         let reserved = fs::read_to_string(directory.path().join("nr_hugepages")).unwrap_or_default();
         (Demonstration::ended_with(output.status.code()), reserved)

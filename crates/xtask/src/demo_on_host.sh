@@ -1,9 +1,10 @@
 #!/bin/sh
 # Makes this host ready for demo.sh and puts everything back: hugepages for one enclave, a daemon of its own beside any
-# that runs already. Needs root. Arguments: demo.sh, the EIF, and `keep` for a shell afterwards. The programs are in PATH.
+# that runs already. Needs root. Arguments: demo.sh, its two EIFs, and `keep` for a shell afterwards. The programs are in
+# PATH.
 # Exit status 75 means that the hugepages could not be had and that nothing was begun.
 set -eu
-demo=$1 eif=$2 keep=${3:-}
+demo=$1 hello=$2 attest=$3 keep=${4:-}
 pages=${HUGEPAGES:-/sys/kernel/mm/hugepages/hugepages-2048kB}
 needed=256
 
@@ -37,7 +38,7 @@ missing=$((needed - $(available)))
 [ "$(available)" -ge "$needed" ] || too_few "this host's memory has room for $(available) hugepages"
 
 export ENCLAVED_SOCKET="$run/enclaved.sock"
-enclaved --foreground --run-directory "$run" 2>"$run/log" &
+enclaved --foreground --run-directory "$run" --state-directory "$run/state" 2>"$run/log" &
 daemon=$!
 until [ -S "$ENCLAVED_SOCKET" ]; do
     kill -0 "$daemon" 2>/dev/null || {
@@ -47,5 +48,5 @@ until [ -S "$ENCLAVED_SOCKET" ]; do
     sleep 0.1
 done
 
-sh "$demo" "$eif"
+sh "$demo" "$hello" "$attest"
 [ -z "$keep" ] || "${SHELL:-/bin/sh}"

@@ -6,7 +6,7 @@ use std::time::Duration;
 use parent_instance::{Config, GuestFile};
 
 use crate::error::Error;
-use crate::hello::{self, BUSYBOX, Hello};
+use crate::examples::{self, BUSYBOX, Examples};
 use crate::kernels::{self, Kernel, Kind};
 use crate::parent::{MachineOptions, file};
 use crate::programs::{self, Programs};
@@ -19,13 +19,13 @@ pub(crate) const STEPS: usize = 3;
 /// Where nitro-cli looks for what `build-enclave` adds to an image.
 pub(crate) const BLOBS: &str = "/usr/share/nitro_enclaves/blobs";
 
-/// Our programs, what they build enclaves from, and an enclave.
+/// Our programs, what they build enclaves from, and the example enclaves.
 #[derive(Debug)]
 pub(crate) struct Installation {
     pub(crate) programs: Programs,
     /// The enclave kernel; nitro-cli's blobs have one form of it.
     pub(crate) kernel: Kernel,
-    pub(crate) hello: Hello,
+    pub(crate) examples: Examples,
 }
 
 impl Installation {
@@ -33,20 +33,26 @@ impl Installation {
     pub(crate) fn prepare(workspace: &Workspace, steps: &mut Steps) -> Result<Self, Error> {
         let programs = steps.quiet("programs", || programs::built(workspace))?;
         let kernel = steps.quiet(Kind::Enclave.label(), || kernels::built(workspace, Kind::Enclave))?;
-        let hello = steps.quiet("hello.eif", || {
-            hello::built(workspace, &programs.nitro_cli, &programs.init, &kernel)
+        let examples = steps.quiet("example enclaves", || {
+            examples::built(workspace, &programs, &kernel)
         })?;
         Ok(Self {
             programs,
             kernel,
-            hello,
+            examples,
         })
     }
 
-    /// A parent instance with all of it: programs in `/usr/bin`, blobs where nitro-cli looks for them, `hello.eif` in
-    /// the directory where commands start. With systemd there is only `hello.eif`: the rest is what a package installs.
+    /// A parent instance with all of it: programs in `/usr/bin`, blobs where nitro-cli looks for them, `hello.eif` and
+    /// `attest.eif` in the directory where commands start. With systemd there are only the examples: the rest is what a
+    /// package installs.
     pub(crate) fn parent(&self, workspace: &Workspace, kernel: &Kernel, options: &MachineOptions) -> Config {
-        let mut files = vec![file(&self.hello.eif(), "/root/hello.eif")];
+        let client = &self.programs.attest_client;
+        let mut files = vec![
+            file(&self.examples.hello(), "/root/hello.eif"),
+            file(&self.examples.attest(), "/root/attest.eif"),
+            file(client, &below("/usr/bin", client)),
+        ];
         if !options.systemd {
             self.place(&mut files);
         }
@@ -72,8 +78,11 @@ impl Installation {
         for program in self.programs.of_the_parent() {
             files.push(file(program, &below("/usr/bin", program)));
         }
-        for blob in hello::BLOBS {
-            files.push(file(&self.hello.blobs().join(blob), &format!("{BLOBS}/{blob}")));
+        for blob in examples::BLOBS {
+            files.push(file(
+                &self.examples.blobs().join(blob),
+                &format!("{BLOBS}/{blob}"),
+            ));
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! | command | what it does |
 //! |---|---|
-//! | `demo` | builds everything and shows one enclave from its build to its end |
+//! | `demo` | builds everything, shows one enclave from its start to its end, and gives a secret to another |
 //! | `test` | lints, unit tests and the end-to-end suites; what continuous integration runs |
 //! | `lint` | formatting, lints, documentation and dependencies only |
 //! | `bench` | measures how an enclave starts |
@@ -10,7 +10,7 @@
 //! | `package` | makes a Debian package of all that a host needs |
 //!
 //! The commands share their steps: Debian packages ([`apt`]), kernels ([`kernels`]), our programs ([`programs`]),
-//! the example enclave ([`hello`]), all of these together ([`installation`]), and the machine to run on ([`host`],
+//! the example enclaves ([`examples`]), all of these together ([`installation`]), and the machine to run on ([`host`],
 //! [`parent`]). A step that has nothing to do takes no time, so each command simply asks for all it needs. What is built
 //! lies in cargo's target directory, except kernels and downloads, which outlive a checkout ([`workspace`]). Several
 //! commands may run side by side in one checkout.
@@ -24,7 +24,7 @@ mod demo;
 mod dependencies;
 mod digest;
 mod error;
-mod hello;
+mod examples;
 mod host;
 mod installation;
 mod kernels;
@@ -60,7 +60,7 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Build everything, then build, run, watch and end one enclave
+    /// Build everything, then run, watch and end one enclave, and give a secret to another that proves what it is
     Demo(demo::Arguments),
     /// Check formatting, lints, documentation and dependencies, then run all tests; or run some end-to-end suites
     Test(test::Arguments),
@@ -68,11 +68,11 @@ enum Command {
     Lint,
     /// Run a command, or a shell, as root in a parent instance with everything installed
     ///
-    /// The command starts in /root, where hello.eif is. Its arguments arrive as they are: for a pipeline, run `sh -c`. Its
+    /// The command starts in /root, where hello.eif and attest.eif are. Its arguments arrive as they are: for a pipeline, run `sh -c`. Its
     /// standard input is empty; standard output, standard error and exit status are passed on. busybox, enclaved,
-    /// enclave-vmm, nitro-enclaves-allocator and nitro-cli are in PATH, and the daemon runs unless --no-daemon is given; its
+    /// enclave-vmm, nitro-enclaves-allocator, nitro-cli and the example attest-client are in PATH, and the daemon runs unless --no-daemon is given; its
     /// log is /var/log/enclaved.log. Without a command, a shell uses this terminal. With --systemd nothing of this is
-    /// installed, and the package that installs it is in /root.
+    /// installed but attest-client, and the package that installs it is in /root.
     Parent(parent::Arguments),
     /// Measure
     Bench(bench::Arguments),

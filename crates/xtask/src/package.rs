@@ -14,7 +14,7 @@ use clap::Args;
 
 use crate::apt;
 use crate::error::{Error, at};
-use crate::hello;
+use crate::examples;
 use crate::installation::{self, BLOBS, Installation};
 use crate::lock;
 use crate::process;
@@ -147,10 +147,10 @@ impl<'a> Stage<'a> {
 
     fn blobs(&self, installation: &Installation) -> Result<(), Error> {
         let directory = Path::new(BLOBS.trim_start_matches('/'));
-        for blob in hello::BLOBS {
+        for blob in examples::BLOBS {
             let mode = if blob == "init" { 0o755 } else { 0o644 };
             self.copy(
-                &installation.hello.blobs().join(blob),
+                &installation.examples.blobs().join(blob),
                 &directory.join(blob),
                 mode,
             )?;

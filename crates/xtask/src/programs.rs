@@ -7,8 +7,8 @@ use crate::error::Error;
 use crate::process;
 use crate::workspace::Workspace;
 
-/// The packages that make an installation.
-const PACKAGES: [&str; 4] = ["enclaved", "enclave-vmm", "guest-init", "nitro-cli"];
+/// The packages that make an installation, and that of an example.
+const PACKAGES: [&str; 5] = ["enclaved", "enclave-vmm", "guest-init", "nitro-cli", "attest"];
 
 /// Paths of the built programs.
 #[derive(Debug)]
@@ -19,10 +19,14 @@ pub(crate) struct Programs {
     pub(crate) nitro_cli: PathBuf,
     /// Process 1 of an enclave.
     pub(crate) init: PathBuf,
+    /// The application of the example enclave `attest.eif`.
+    pub(crate) attest: PathBuf,
+    /// What talks to it on the parent.
+    pub(crate) attest_client: PathBuf,
 }
 
 impl Programs {
-    /// What is installed on a parent.
+    /// What is installed on a parent. Examples are not.
     pub(crate) fn of_the_parent(&self) -> [&Path; 4] {
         [
             &self.enclaved,
@@ -48,6 +52,8 @@ pub(crate) fn built(workspace: &Workspace) -> Result<Programs, Error> {
         allocator: find(&executables, "nitro-enclaves-allocator")?,
         nitro_cli: find(&executables, "nitro-cli")?,
         init: find(&executables, "init")?,
+        attest: find(&executables, "attest")?,
+        attest_client: find(&executables, "attest-client")?,
     })
 }
 

@@ -1,8 +1,8 @@
-//! The example enclave `hello.eif`, made as a user makes one: `nitro-cli build-enclave` on an image.
+//! The example enclaves `hello.eif` and `attest.eif`, made as a user makes one: `nitro-cli build-enclave` on an image.
 //!
 //! Commands may run side by side, each of them reading the files until its machine is made. So the files are never
 //! changed: they lie in a directory that is named after everything they are made of, and other such directories are
-//! removed only when nobody holds them ([`Hello`]).
+//! removed only when nobody holds them ([`Examples`]).
 
 use std::fs::{self, File};
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -11,6 +11,7 @@ use std::process::Command;
 
 use crate::error::{Error, at};
 use crate::kernels::Kernel;
+use crate::programs::Programs;
 use crate::workspace::Workspace;
 use crate::{digest, lock, process};
 
@@ -25,21 +26,27 @@ const KERNEL_ARGUMENTS: &str = "reboot=k panic=30 pci=off nomodules console=ttyS
 pub(crate) const BLOBS: [&str; 4] = ["bzImage", "bzImage.config", "cmdline", "init"];
 
 /// What the names of the directories begin with.
-const PREFIX: &str = "hello-";
+const PREFIX: &str = "examples-";
 /// What is being made or removed by whoever has the lock.
-const UNFINISHED: &str = "unfinished-hello";
+const UNFINISHED: &str = "unfinished-examples";
 
-/// `hello.eif` and the blobs it was built with. They stay where and as they are as long as this lives.
+/// The EIFs and the blobs they were built with. They stay where and as they are as long as this lives.
 #[derive(Debug)]
-pub(crate) struct Hello {
+pub(crate) struct Examples {
     directory: PathBuf,
     /// The directory with a shared lock.
     _held: File,
 }
 
-impl Hello {
-    pub(crate) fn eif(&self) -> PathBuf {
+impl Examples {
+    /// Says hello on its console.
+    pub(crate) fn hello(&self) -> PathBuf {
         self.directory.join("hello.eif")
+    }
+
+    /// Attests what it is, and takes a secret.
+    pub(crate) fn attest(&self) -> PathBuf {
+        self.directory.join("attest.eif")
     }
 
     /// The directory of what `build-enclave` adds to an image: kernel, its configuration, command line, process 1.
@@ -48,20 +55,16 @@ impl Hello {
     }
 }
 
-/// Builds it, unless that has been done from the same files.
-pub(crate) fn built(
-    workspace: &Workspace,
-    nitro_cli: &Path,
-    init: &Path,
-    kernel: &Kernel,
-) -> Result<Hello, Error> {
+/// Builds them, unless that has been done from the same files.
+pub(crate) fn built(workspace: &Workspace, programs: &Programs, kernel: &Kernel) -> Result<Examples, Error> {
     let script = workspace.file("images/hello/hello.sh");
     let read = |path: &Path| fs::read(path).map_err(at("read", path));
     let key = digest::of(&[
         // What is done below with the others.
-        include_bytes!("hello.rs"),
-        &read(nitro_cli)?,
-        &read(init)?,
+        include_bytes!("examples.rs"),
+        &read(&programs.nitro_cli)?,
+        &read(&programs.init)?,
+        &read(&programs.attest)?,
         &read(&kernel.bzimage())?,
         &read(&kernel.config())?,
         &read(Path::new(BUSYBOX))?,
@@ -69,19 +72,22 @@ pub(crate) fn built(
     ]);
     let directory = workspace.output(&format!("{PREFIX}{key}"));
 
-    let _turn = lock::exclusive(&workspace.output("hello.lock"))?;
+    let _turn = lock::exclusive(&workspace.output("examples.lock"))?;
     if !directory.exists() {
         let unfinished = workspace.output(UNFINISHED);
         remove(&unfinished)?;
-        make_blobs(workspace, &unfinished.join("blobs"), init, kernel)?;
-        make_image(&unfinished.join("hello"), &script)?;
-        build(workspace, nitro_cli, &unfinished)?;
+        make_blobs(workspace, &unfinished.join("blobs"), &programs.init, kernel)?;
+        make_hello(&unfinished.join("hello"), &script)?;
+        make_attest(workspace, &unfinished.join("attest"), &programs.attest)?;
+        for name in ["hello", "attest"] {
+            build(workspace, &programs.nitro_cli, &unfinished, name)?;
+        }
         fs::rename(&unfinished, &directory).map_err(at("create", &directory))?;
     }
     let held = File::open(&directory).map_err(at("open", &directory))?;
     held.lock_shared().map_err(at("lock", &directory))?;
     remove_others(workspace, &directory)?;
-    Ok(Hello {
+    Ok(Examples {
         directory,
         _held: held,
     })
@@ -93,14 +99,21 @@ fn make_blobs(workspace: &Workspace, blobs: &Path, init: &Path, kernel: &Kernel)
     copy(&kernel.bzimage(), &kernel_name)?;
     copy(&kernel.config(), &config_name)?;
     write(&arguments_name, KERNEL_ARGUMENTS)?;
-    // Every enclave carries, measures and unpacks it: without debugging information it is a third as long.
+    strip(workspace, init, &init_name)
+}
+
+/// Every enclave carries, measures and unpacks its programs: without debugging information they are a third as long.
+fn strip(workspace: &Workspace, program: &Path, stripped: &Path) -> Result<(), Error> {
     let mut strip = Command::new("strip");
-    process::logged(strip.arg("-o").arg(&init_name).arg(init), &workspace.log("strip"))
+    process::logged(
+        strip.arg("-o").arg(stripped).arg(program),
+        &workspace.log("strip"),
+    )
 }
 
 /// What `images/hello/Dockerfile` describes, with Debian's busybox: a root file system beside the command and the
 /// environment.
-fn make_image(image: &Path, script: &Path) -> Result<(), Error> {
+fn make_hello(image: &Path, script: &Path) -> Result<(), Error> {
     let bin = image.join("rootfs/bin");
     fs::create_dir_all(&bin).map_err(at("create", &bin))?;
     copy(Path::new(BUSYBOX), &bin.join("busybox"))?;
@@ -116,17 +129,26 @@ fn make_image(image: &Path, script: &Path) -> Result<(), Error> {
     write(&image.join("env"), "PATH=/bin\n")
 }
 
-/// `hello.eif` of the image and the blobs in `directory`.
-fn build(workspace: &Workspace, nitro_cli: &Path, directory: &Path) -> Result<(), Error> {
+/// What `images/attest/Dockerfile` describes: a static program, and nothing else.
+fn make_attest(workspace: &Workspace, image: &Path, program: &Path) -> Result<(), Error> {
+    let bin = image.join("rootfs/bin");
+    fs::create_dir_all(&bin).map_err(at("create", &bin))?;
+    strip(workspace, program, &bin.join("attest"))?;
+    write(&image.join("cmd"), "/bin/attest\n")?;
+    write(&image.join("env"), "PATH=/bin\n")
+}
+
+/// The EIF of the image `name` and the blobs in `directory`.
+fn build(workspace: &Workspace, nitro_cli: &Path, directory: &Path, name: &str) -> Result<(), Error> {
     let mut build = Command::new(nitro_cli);
     build
         .arg("build-enclave")
         .arg("--docker-uri")
-        .arg(directory.join("hello"))
+        .arg(directory.join(name))
         .arg("--output-file")
-        .arg(directory.join("hello.eif"));
+        .arg(directory.join(format!("{name}.eif")));
     build.env("NITRO_CLI_BLOBS", directory.join("blobs"));
-    process::logged(&mut build, &workspace.log("hello"))
+    process::logged(&mut build, &workspace.log(name))
 }
 
 /// Removes what earlier states of the checkout have left and nobody holds.
@@ -176,7 +198,9 @@ mod tests {
     const NITRO_CLI: &str = "#!/bin/sh\n\
         [ \"$1 $2 $4\" = 'build-enclave --docker-uri --output-file' ] || exit 1\n\
         sleep 0.1\n\
-        cat \"$NITRO_CLI_BLOBS/bzImage\" \"$3/rootfs/bin/hello.sh\" >\"$5\"\n";
+        cd \"$3/rootfs/bin\"\n\
+        if [ -e hello.sh ]; then application=hello.sh; else application=../../cmd; [ -x attest ] || exit 1; fi\n\
+        cat \"$NITRO_CLI_BLOBS/bzImage\" \"$application\" >\"$5\"\n";
 
     struct Checkout {
         directory: tempfile::TempDir,
@@ -206,17 +230,28 @@ mod tests {
             fs::write(self.workspace.file("images/hello/hello.sh"), script).expect("write");
         }
 
-        fn built(&self) -> Hello {
+        fn built(&self) -> Examples {
             let kernel = Kernel::in_directory(self.directory.path());
             // Any program can be stripped.
-            let init = Path::new("/bin/true");
-            built(&self.workspace, &self.path("nitro-cli"), init, &kernel).expect("build")
+            let program = || PathBuf::from("/bin/true");
+            let programs = Programs {
+                enclaved: program(),
+                enclave_vmm: program(),
+                allocator: program(),
+                nitro_cli: self.path("nitro-cli"),
+                init: program(),
+                attest: program(),
+                attest_client: program(),
+            };
+            built(&self.workspace, &programs, &kernel).expect("build")
         }
     }
 
-    fn is_whole(hello: &Hello, eif: &str) -> bool {
-        BLOBS.iter().all(|blob| hello.blobs().join(blob).is_file())
-            && fs::read_to_string(hello.eif()).is_ok_and(|contents| contents == eif)
+    fn is_whole(examples: &Examples, hello: &str) -> bool {
+        let holds = |eif: PathBuf, text: &str| fs::read_to_string(eif).is_ok_and(|contents| contents == text);
+        BLOBS.iter().all(|blob| examples.blobs().join(blob).is_file())
+            && holds(examples.hello(), hello)
+            && holds(examples.attest(), "kernel,/bin/attest\n")
     }
 
     #[test]
@@ -224,8 +259,8 @@ mod tests {
         let checkout = Checkout::new();
         let commands = || {
             for _ in 0..5 {
-                let hello = checkout.built();
-                assert!(is_whole(&hello, "kernel,echo hello"));
+                let examples = checkout.built();
+                assert!(is_whole(&examples, "kernel,echo hello"));
             }
         };
         thread::scope(|scope| {
