@@ -118,6 +118,8 @@ impl Default for Measurer {
 mod tests {
     use SectionKind::{Cmdline, Kernel, Metadata, Ramdisk, Signature};
 
+    use proptest::prelude::*;
+
     use super::*;
 
     fn measure(sections: &[(SectionKind, &str)]) -> Measurements {
@@ -199,5 +201,44 @@ mod tests {
         }
 
         assert_eq!(pieces.finish(), whole.finish());
+    }
+
+    proptest! {
+        /// A changed byte changes exactly the PCRs that its section is part of, and no other byte any.
+        #[test]
+        fn a_changed_byte_changes_exactly_the_pcrs_it_must(
+            sections in proptest::array::uniform6(proptest::collection::vec(any::<u8>(), 1..100)),
+            at in any::<prop::sample::Index>(),
+            flip in 1_u8..=255,
+        ) {
+            let kinds = [
+                (Kernel, [true, true, false]),
+                (Cmdline, [true, true, false]),
+                (Metadata, [false; 3]),
+                (Ramdisk, [true, true, false]),
+                (Ramdisk, [true, false, true]),
+                (Signature, [false; 3]),
+            ];
+            let measure = |sections: &[Vec<u8>]| {
+                let mut measurer = Measurer::new();
+                for ((kind, _), data) in kinds.iter().zip(sections) {
+                    measurer.begin(*kind);
+                    measurer.update(data);
+                }
+                let Measurements { pcr0, pcr1, pcr2 } = measurer.finish();
+                [pcr0, pcr1, pcr2]
+            };
+            let before = measure(&sections);
+            for (number, (kind, changes)) in kinds.iter().enumerate() {
+                let mut changed = sections.clone();
+                let byte = at.index(changed[number].len());
+                changed[number][byte] ^= flip;
+
+                let after = measure(&changed);
+
+                let differs = [0, 1, 2].map(|pcr| before[pcr] != after[pcr]);
+                prop_assert_eq!(differs, *changes, "{:?}", kind);
+            }
+        }
     }
 }

@@ -21,12 +21,15 @@ use std::io::{self, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::thread;
+use std::time::Duration;
 
 use api::nsm::{RequestPacket, ResponsePacket};
 use api::vmm::{Event, LaunchSpec, MAX_MESSAGE};
 use api::{HEARTBEAT_BYTE, HEARTBEAT_PORT, Measurements};
 use end_to_end_tests::hostile_vmm::{FINDINGS, MEASURED, ORDERS, attestation, describe_pcr_0};
 use end_to_end_tests::{guest, hex};
+use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, SocketAddrUnix,
     SocketFlags, SocketType, recv, recvmsg, send,
@@ -116,6 +119,31 @@ impl Channel {
         Ok(())
     }
 
+    /// Whether there was room for it.
+    fn try_to_send(&self, packet: &[u8]) -> io::Result<bool> {
+        match send(&self.0, packet, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
+            Err(Errno::AGAIN) => Ok(false),
+            sent => Ok(sent.map(|_| true)?),
+        }
+    }
+
+    /// The response to request `number` if it is among those that are there; the others are thrown away.
+    fn heard_of(&self, number: u64) -> io::Result<Option<Vec<u8>>> {
+        loop {
+            let mut packet = vec![0; 0x4000];
+            let length = match recv(&self.0, &mut packet[..], RecvFlags::DONTWAIT) {
+                Ok((0, _)) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok((length, _)) => length,
+                Err(Errno::AGAIN) => return Ok(None),
+                Err(error) => return Err(error.into()),
+            };
+            let packet = packet.get(..length).and_then(ResponsePacket::decode);
+            if let Some(packet) = packet.filter(|packet| packet.number == number) {
+                return Ok(Some(packet.response.to_vec()));
+            }
+        }
+    }
+
     fn hear(&self) -> io::Result<Vec<u8>> {
         let mut packet = vec![0; 0x4000];
         let (length, _) = recv(&self.0, &mut packet[..], RecvFlags::empty())?;
@@ -144,7 +172,7 @@ fn impersonate(own: &Channel, own_id: &str) -> io::Result<()> {
         let connected = rustix::net::connect(&socket, &SocketAddrUnix::new(&path)?);
         let other = Channel(socket);
         let asked = other.say(1, &attestation());
-        std::thread::sleep(std::time::Duration::from_secs(1));
+        thread::sleep(Duration::from_secs(1));
         let answer = other.hear();
         found(&format!(
             "other's socket: connected {}, asked {}, answered {}",
@@ -157,20 +185,28 @@ fn impersonate(own: &Channel, own_id: &str) -> io::Result<()> {
 }
 
 fn send_garbage(nsm: &Channel) -> io::Result<()> {
-    for length in 0..1000 {
-        let bytes: Vec<u8> = (0..length).map(|at| (at * 37 + length) as u8).collect();
+    for length in 0..1000_usize {
         // Some of it is too short even to be a packet.
-        send(&nsm.0, &bytes, SendFlags::NOSIGNAL | SendFlags::DONTWAIT).ok();
+        let bytes: Vec<u8> = (0..length)
+            .map(|at| (at * 37 + length).to_le_bytes()[0])
+            .collect();
+        nsm.try_to_send(&bytes)?;
+        nsm.heard_of(u64::MAX)?;
     }
-    // Those that were packets are answered first.
-    nsm.say(u64::MAX, &describe_pcr_0())?;
+    let question = RequestPacket {
+        number: u64::MAX,
+        room: 0x3000,
+        request: &describe_pcr_0(),
+    };
+    // Its own answers have to be taken, or the daemon waits until they are.
+    while !nsm.try_to_send(&question.encode())? {
+        nsm.heard_of(u64::MAX)?;
+    }
     loop {
-        let mut packet = vec![0; 0x4000];
-        let (length, _) = recv(&nsm.0, &mut packet[..], RecvFlags::empty())?;
-        let packet = packet.get(..length).and_then(ResponsePacket::decode);
-        if let Some(packet) = packet.filter(|packet| packet.number == u64::MAX) {
-            return found(&format!("pcr0 {}", hex::encode(packet.response)));
+        if let Some(response) = nsm.heard_of(u64::MAX)? {
+            return found(&format!("pcr0 {}", hex::encode(&response)));
         }
+        thread::sleep(Duration::from_millis(1));
     }
 }
 
