@@ -128,23 +128,26 @@ fn extended_once() -> String {
     hex::encode(&sha2::Sha384::digest([[0; 48].as_slice(), &[0xaa]].concat()))
 }
 
+/// Fails unless the answer is this error, in these bytes.
+#[track_caller]
+fn assert_fails(nsm: &mut Nsm, line: &str, error: &str) {
+    let answer = nsm.ask(line);
+    assert_eq!(answer.words, format!("Error {error}"), "{line}");
+    // {"Error": text}
+    let golden = format!(
+        "a1654572726f72{:02x}{}",
+        0x60 + error.len(),
+        hex::encode(error.as_bytes())
+    );
+    assert_eq!(answer.response, golden, "{line}");
+}
+
 #[test]
-fn every_request_of_awss_client_is_answered_and_every_limit_holds() {
+fn awss_client_is_answered_byte_for_byte() {
     let _world = World::enter();
     let daemon = OwnDaemon::start(&[]);
     let enclave = client().run(daemon.host());
     let mut nsm = Nsm::of(&enclave);
-    let fails = |nsm: &mut Nsm, line: &str, error: &str| {
-        let answer = nsm.ask(line);
-        assert_eq!(answer.words, format!("Error {error}"), "{line}");
-        // {"Error": text}
-        let golden = format!(
-            "a1654572726f72{:02x}{}",
-            0x60 + error.len(),
-            hex::encode(error.as_bytes())
-        );
-        assert_eq!(answer.response, golden, "{line}");
-    };
 
     let answer = nsm.ask("DescribeNSM");
     assert_eq!(answer.request, "6b44657363726962654e534d");
@@ -158,7 +161,6 @@ fn every_request_of_awss_client_is_answered_and_every_limit_holds() {
             locked.join(", ")
         )
     );
-
     let answer = nsm.ask("DescribePCR 16");
     assert_eq!(answer.request, "a16b4465736372696265504352a165696e64657810");
     assert_eq!(
@@ -175,42 +177,12 @@ fn every_request_of_awss_client_is_answered_and_every_limit_holds() {
         answer.response,
         format!("a169457874656e64504352a164646174615830{value}")
     );
-    assert_eq!(nsm.pcr(16), (false, value.clone()));
-    assert_eq!(
-        nsm.ask("ExtendPCR 31 ").words.len(),
-        "ExtendPCR ".len() + 96,
-        "no data at all"
-    );
-
     let answer = nsm.ask("LockPCR 16");
     assert_eq!(answer.request, "a1674c6f636b504352a165696e64657810");
-    assert_eq!(
-        (answer.response.as_str(), answer.words.as_str()),
-        ("674c6f636b504352", "LockPCR")
-    );
-    assert_eq!(nsm.pcr(16), (true, value));
-    fails(&mut nsm, "LockPCR 16", "ReadOnlyIndex");
-    fails(&mut nsm, "ExtendPCR 16 aa", "ReadOnlyIndex");
-    fails(&mut nsm, "ExtendPCR 0 aa", "ReadOnlyIndex");
-    fails(&mut nsm, "LockPCR 0", "ReadOnlyIndex");
-    for verb in [
-        "DescribePCR 32",
-        "ExtendPCR 32 aa",
-        "LockPCR 32",
-        "DescribePCR 65535",
-        "LockPCRs 33",
-    ] {
-        fails(&mut nsm, verb, "InvalidIndex");
-    }
+    assert_eq!(answer.response, "674c6f636b504352");
     let answer = nsm.ask("LockPCRs 18");
     assert_eq!(answer.request, "a1684c6f636b50435273a16572616e676512");
-    assert_eq!(
-        (answer.response.as_str(), answer.words.as_str()),
-        ("684c6f636b50435273", "LockPCRs")
-    );
-    assert_eq!((nsm.pcr(17).0, nsm.pcr(18).0), (true, false));
-    assert_eq!(nsm.ask("LockPCRs 0").words, "LockPCRs");
-
+    assert_eq!(answer.response, "684c6f636b50435273");
     let answer = nsm.ask("GetRandom");
     assert_eq!(answer.request, "6947657452616e646f6d");
     // {"GetRandom": {"random": 256 bytes}}
@@ -220,38 +192,78 @@ fn every_request_of_awss_client_is_answered_and_every_limit_holds() {
     );
     assert_eq!(answer.response.len(), 44 + 512);
     assert_ne!(nsm.ask("GetRandom").words, answer.words);
-
-    let (most, too_much) = ("ab".repeat(1024), "ab".repeat(1025));
-    let answer = nsm.ask(&format!("Attestation {most} {most} {most}"));
-    assert!(
-        answer.words.starts_with("Attestation 8444a1013822a059"),
-        "{}",
-        answer.words
-    );
     let answer = nsm.ask("Attestation - - -");
     assert_eq!(
         answer.request,
         "a16b4174746573746174696f6ea369757365725f64617461f6656e6f6e6365f66a7075626c69635f6b6579f6"
     );
+    let document = answer.words.strip_prefix("Attestation ").expect("a document");
+    assert!(document.starts_with("8444a1013822a059"), "{document}");
+    // {"Attestation": {"document": bytes}}
+    let length = document.len() / 2;
+    assert_eq!(
+        answer.response,
+        format!("a16b4174746573746174696f6ea168646f63756d656e7459{length:04x}{document}")
+    );
+    enclave.terminate();
+}
+
+#[test]
+fn registers_change_until_they_are_locked_and_indices_have_a_limit() {
+    let _world = World::enter();
+    let daemon = OwnDaemon::start(&[]);
+    let enclave = client().run(daemon.host());
+    let mut nsm = Nsm::of(&enclave);
+
+    nsm.ask("ExtendPCR 16 aa");
+    assert_eq!(nsm.pcr(16), (false, extended_once()));
+    let without_data = nsm.ask("ExtendPCR 31 ").words;
+    assert_eq!(without_data.len(), "ExtendPCR ".len() + 96);
+    assert_eq!(nsm.ask("LockPCR 16").words, "LockPCR");
+    assert_eq!(nsm.pcr(16), (true, extended_once()));
+    for locked in ["LockPCR 16", "ExtendPCR 16 aa", "ExtendPCR 0 aa", "LockPCR 0"] {
+        assert_fails(&mut nsm, locked, "ReadOnlyIndex");
+    }
+    for verb in [
+        "DescribePCR 32",
+        "ExtendPCR 32 aa",
+        "LockPCR 32",
+        "DescribePCR 65535",
+        "LockPCRs 33",
+    ] {
+        assert_fails(&mut nsm, verb, "InvalidIndex");
+    }
+    assert_eq!(nsm.ask("LockPCRs 18").words, "LockPCRs");
+    assert_eq!((nsm.pcr(17).0, nsm.pcr(18).0), (true, false));
+    assert_eq!(nsm.ask("LockPCRs 0").words, "LockPCRs");
+    assert_eq!(nsm.ask("LockPCRs 32").words, "LockPCRs");
+    assert!(nsm.pcr(31).0);
+    enclave.terminate();
+}
+
+#[test]
+fn fields_and_requests_have_limits() {
+    let _world = World::enter();
+    let daemon = OwnDaemon::start(&[]);
+    let enclave = client().run(daemon.host());
+    let mut nsm = Nsm::of(&enclave);
+
+    let (most, too_much) = ("ab".repeat(1024), "ab".repeat(1025));
+    let answer = nsm.ask(&format!("Attestation {most} {most} {most}"));
+    assert!(answer.words.starts_with("Attestation "), "{}", answer.words);
     for fields in [
         format!("{too_much} - -"),
         format!("- {too_much} -"),
         format!("- - {too_much}"),
     ] {
-        fails(&mut nsm, &format!("Attestation {fields}"), "InputTooLarge");
+        assert_fails(&mut nsm, &format!("Attestation {fields}"), "InputTooLarge");
     }
-    // The longest request there can be: the rest of it takes 23 bytes.
-    let longest = "ab".repeat(0x1000 - 25);
-    assert!(
-        nsm.ask(&format!("ExtendPCR 20 {longest}"))
-            .words
-            .starts_with("ExtendPCR ")
-    );
-    fails(
-        &mut nsm,
-        &format!("ExtendPCR 20 {}", "ab".repeat(0x1000)),
-        "InputTooLarge",
-    );
+    // The longest request there can be: the rest of it takes 27 bytes.
+    let longest = nsm.ask(&format!("ExtendPCR 20 {}", "ab".repeat(0x1000 - 27)));
+    assert_eq!(longest.request.len(), 2 * 0x1000);
+    assert!(longest.words.starts_with("ExtendPCR "), "{}", longest.words);
+    let too_long = format!("ExtendPCR 20 {}", "ab".repeat(0x1000 - 26));
+    assert_fails(&mut nsm, &too_long, "InputTooLarge");
     enclave.terminate();
 }
 
