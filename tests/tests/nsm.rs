@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use end_to_end_tests::guest::port;
 use end_to_end_tests::vsock_socket::connect;
-use end_to_end_tests::{Enclave, Finished, Host, Launch, OwnDaemon, World, eifs, hex, poll};
+use end_to_end_tests::{Enclave, Finished, Host, Launch, OwnDaemon, World, eifs, hex, parent, poll};
 use rustix::process::Signal;
 
 fn client() -> Launch {
@@ -263,6 +263,29 @@ fn a_document_says_what_was_measured_and_verifies_with_our_root_alone() {
     assert_eq!(files.verify(host, &[]).code(), Some(1));
     drop(other);
     fs::remove_dir_all("/tmp/other-state").expect("remove");
+    enclave.terminate();
+}
+
+/// Leaves them where `cargo xtask test` asks other verifiers about them, after this suite: one without optional fields, and
+/// one in which these are as long as all of the verifiers let them be.
+#[test]
+fn documents_for_independent_verifiers_pass_ours() {
+    let _world = World::enter();
+    let daemon = OwnDaemon::start(&[]);
+    let host = daemon.host();
+    let enclave = client().run(host);
+    let mut nsm = Nsm::of(&enclave);
+    let share = parent::share();
+    let (field, key) = ("ab".repeat(512), "cd".repeat(1024));
+
+    for (name, fields) in [("plain", "- - -".to_owned()), ("full", format!("{field} {field} {key}"))] {
+        let document = nsm.document(&fields);
+        let verified = Files::write(host, &document).verify(host, &[]).succeeded();
+        assert_eq!(verified.json()["Verified"], true, "{name}");
+        fs::write(share.join(format!("{name}.cose")), document).expect("write the document");
+    }
+    let root = host.cli(&["attestation-root"]).succeeded().stdout;
+    fs::write(share.join("root.pem"), root).expect("write the root");
     enclave.terminate();
 }
 

@@ -40,6 +40,7 @@ mod steps;
 mod suites;
 mod test;
 mod totals;
+mod verifiers;
 mod workspace;
 
 use std::error::Error as _;

@@ -10,7 +10,8 @@
 //! Without such a line it gets the parent that `cargo xtask parent` makes without options. Beside what every parent has,
 //! `/opt/enclaved` holds the package's binaries, which run inside enclaves, in `guest`, the enclave kernel as an ELF file,
 //! `vmlinux`, and AWS's `eif_build` in `oracle`; that one is linked dynamically and needs the packages `libssl3` and
-//! `libgcc-s1`. Where systemd runs, `packages` holds the Debian packages of two versions of enclaved.
+//! `libgcc-s1`. Where systemd runs, `packages` holds the Debian packages of two versions of enclaved. The suite `nsm` has a
+//! directory of the host at `/share`, for documents that [`verifiers`](crate::verifiers) are asked about.
 
 use std::fs;
 use std::io;

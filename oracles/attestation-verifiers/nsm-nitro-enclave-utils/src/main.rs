@@ -1,8 +1,7 @@
-//! `attestation-verifier DOCUMENT ROOT MILLISECONDS`: whether an implementation that is not ours accepts a document.
-//!
-//! DOCUMENT is the path of an attestation document, ROOT of a root certificate in DER, MILLISECONDS the Unix time at which the
-//! certificates must be valid. Exit code 0 if the document is accepted, 1 if it is not, 2 if that cannot be told.
+//! `nsm-nitro-enclave-utils DOCUMENT ROOT MILLISECONDS`: whether that library accepts an attestation document. The arguments
+//! and exit codes are those of all verifiers, in the README of `oracles`.
 
+use std::error::Error;
 use std::process::ExitCode;
 
 use nsm_nitro_enclave_utils::api::nsm::AttestationDoc;
@@ -10,30 +9,33 @@ use nsm_nitro_enclave_utils::time::Time;
 use nsm_nitro_enclave_utils::verify::AttestationDocVerifierExt;
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [document, root, millis] = arguments.as_slice() else {
-        eprintln!("usage: attestation-verifier DOCUMENT ROOT MILLISECONDS");
-        return ExitCode::from(2);
-    };
-    let (document, root, millis) = match (
-        std::fs::read(document),
-        std::fs::read(root),
-        millis.parse::<u64>(),
-    ) {
-        (Ok(document), Ok(root), Ok(millis)) => (document, root, millis),
-        (document, root, millis) => {
-            eprintln!("{:?} {:?} {:?}", document.err(), root.err(), millis.err());
-            return ExitCode::from(2);
-        }
-    };
-    match AttestationDoc::from_cose(&document, &root, Time::new(Box::new(move || millis))) {
-        Ok(document) => {
-            println!("{}", document.module_id);
+    match accepts() {
+        Ok(Ok(module)) => {
+            println!("{module}");
             ExitCode::SUCCESS
         }
-        Err(error) => {
-            eprintln!("{error:?}");
+        Ok(Err(refusal)) => {
+            eprintln!("{refusal}");
             ExitCode::from(1)
         }
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::from(2)
+        }
     }
+}
+
+/// The module id in the document, or why it is refused.
+fn accepts() -> Result<Result<String, String>, Box<dyn Error>> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [document, root, millis] = arguments.as_slice() else {
+        return Err("usage: nsm-nitro-enclave-utils DOCUMENT ROOT MILLISECONDS".into());
+    };
+    let document = std::fs::read(document)?;
+    let (_, root) = pem_rfc7468::decode_vec(&std::fs::read(root)?).map_err(|error| format!("{root}: {error}"))?;
+    let millis: u64 = millis.parse()?;
+    let result = AttestationDoc::from_cose(&document, &root, Time::new(Box::new(move || millis)));
+    Ok(result
+        .map(|document| document.module_id)
+        .map_err(|error| format!("{error:?}")))
 }
