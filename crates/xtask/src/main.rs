@@ -5,7 +5,8 @@
 //! | `demo` | builds everything and shows one enclave from its build to its end |
 //! | `test` | lints, unit tests and the end-to-end suites; what continuous integration runs |
 //! | `lint` | formatting, lints, documentation and dependencies only |
-//! | `bench` | measures how an enclave starts |
+//! | `bench` | measures how an enclave starts, and its security module |
+//! | `fuzz` | gives parsers inputs that nobody thought of |
 //! | `parent` | runs a command, or a shell, in a parent instance |
 //! | `package` | makes a Debian package of all that a host needs |
 //!
@@ -24,6 +25,7 @@ mod demo;
 mod dependencies;
 mod digest;
 mod error;
+mod fuzz;
 mod hello;
 mod host;
 mod installation;
@@ -77,6 +79,8 @@ enum Command {
     Parent(parent::Arguments),
     /// Measure
     Bench(bench::Arguments),
+    /// Fuzz the parsers of bytes that come from outside
+    Fuzz(fuzz::Arguments),
     /// Build a Debian package that installs everything on a host
     Package(package::Arguments),
 }
@@ -105,6 +109,7 @@ fn run(command: Command) -> Result<ExitCode, Error> {
         Command::Lint => lint::run(&workspace),
         Command::Parent(arguments) => parent::run(&workspace, &arguments),
         Command::Bench(arguments) => bench::run(&workspace, &arguments),
+        Command::Fuzz(arguments) => fuzz::run(&workspace, &arguments),
         Command::Package(arguments) => package::run(&workspace, &arguments),
     }
 }
