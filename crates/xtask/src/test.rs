@@ -8,7 +8,7 @@ use std::process::{Command, ExitCode};
 
 use clap::Args;
 
-use crate::cargo::{self, cargo};
+use crate::cargo::{self, Executable, cargo};
 use crate::error::Error;
 use crate::installation::{self, Installation};
 use crate::kernels::{self, Kernel, Kind};
@@ -70,7 +70,8 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> ExitCode {
             steps.announce("tests that need eif_build, independent verifiers or a parent instance");
             let outcome = tests_with_tools(workspace, &tools);
             report.skipped_tests("tests with eif_build and machines", outcome);
-            let outcome = tools.verifiers.judge_tests_own(workspace);
+            let outcome = attestation_tests(unit_tests(workspace), workspace)
+                .and_then(|suite| tools.verifiers.judge_tests_own(&suite));
             report.skipped_tests("tests with independent verifiers", outcome);
         }
         end_to_end(workspace, &tools, arguments, &mut steps, &mut report);
@@ -140,12 +141,9 @@ fn ignored_tests(
     packages: &[&str],
     prepare: impl Fn(&mut Command),
 ) -> Result<Outcome, Error> {
-    let mut build = unit_tests(workspace);
-    build.args(["--no-run", "--message-format", "json-render-diagnostics"]);
-    let messages = process::captured(&mut build, &workspace.log("unit-tests"))?;
     let packages: Vec<PathBuf> = packages.iter().map(|package| workspace.file(package)).collect();
     let mut sum = Outcome::NOTHING;
-    for test in cargo::executables(&messages).iter().filter(|test| test.is_test) {
+    for test in test_executables(unit_tests(workspace), workspace)? {
         if packages.contains(&test.package) {
             let mut command = Command::new(&test.path);
             command.arg("--ignored").current_dir(&test.package);
@@ -154,6 +152,23 @@ fn ignored_tests(
         }
     }
     Ok(sum)
+}
+
+/// The executable with the tests that ask [`Verifiers`].
+fn attestation_tests(build: Command, workspace: &Workspace) -> Result<Executable, Error> {
+    test_executables(build, workspace)?
+        .into_iter()
+        .find(|test| test.name == verifiers::TEST && test.package.ends_with(verifiers::PACKAGE))
+        .ok_or_else(|| Error::NotBuilt(verifiers::TEST.into()))
+}
+
+/// What the `cargo test` of `build` would run.
+fn test_executables(mut build: Command, workspace: &Workspace) -> Result<Vec<Executable>, Error> {
+    build.args(["--no-run", "--message-format", "json-render-diagnostics"]);
+    let messages = process::captured(&mut build, &workspace.log("unit-tests"))?;
+    let mut tests = cargo::executables(&messages);
+    tests.retain(|executable| executable.is_test);
+    Ok(tests)
 }
 
 fn end_to_end(
@@ -206,9 +221,18 @@ fn suite_with_documents(
     if !arguments.harness.is_empty() && !documents.join(verifiers::ROOT).exists() {
         return;
     }
-    let outcome = tools.verifiers.judge(workspace, &documents);
+    let everything = arguments.suites.is_empty();
+    let build = if everything {
+        unit_tests(workspace)
+    } else {
+        let mut build = cargo(workspace, "test");
+        build.args(["--package", verifiers::PACKAGE]);
+        build
+    };
+    let outcome =
+        attestation_tests(build, workspace).and_then(|suite| tools.verifiers.judge(&suite, &documents));
     let stage = "independent verifiers of an enclave's documents";
-    if arguments.suites.is_empty() {
+    if everything {
         report.skipped_tests(stage, outcome);
     } else {
         report.tests(stage, outcome);

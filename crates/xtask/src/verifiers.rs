@@ -16,7 +16,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::cargo::{self, cargo};
+use crate::cargo::{Executable, cargo};
 use crate::error::{Error, at};
 use crate::report::Outcome;
 use crate::workspace::Workspace;
@@ -31,8 +31,9 @@ pub(crate) const SUITE: &str = "nsm";
 /// What it leaves beside them: the root that they lead to.
 pub(crate) const ROOT: &str = "root.pem";
 
-/// Where the tests are.
-const PACKAGE: &str = "attestation";
+/// Package and name of the executable with the tests.
+pub(crate) const PACKAGE: &str = "attestation";
+pub(crate) const TEST: &str = "suite";
 
 /// Names `bin` to the tests.
 const VARIABLE: &str = "ATTESTATION_VERIFIERS";
@@ -180,34 +181,26 @@ pub(crate) fn documents_directory(workspace: &Workspace) -> Result<PathBuf, Erro
 }
 
 impl Verifiers {
-    /// Asks them about genuine documents, and about documents that the tests make.
-    pub(crate) fn judge_tests_own(&self, workspace: &Workspace) -> Result<Outcome, Error> {
-        self.tests(workspace, |test| {
-            test.args([TESTS, "--skip", RUNNING_ENCLAVE_TESTS]);
-        })
+    /// Asks them about genuine documents, and about documents that the tests in `suite`, the test executable of the crate
+    /// `attestation`, make.
+    pub(crate) fn judge_tests_own(&self, suite: &Executable) -> Result<Outcome, Error> {
+        let mut tests = self.tests(suite);
+        process::counted(tests.args([TESTS, "--skip", RUNNING_ENCLAVE_TESTS]))
     }
 
     /// Asks them about a running enclave's documents in `directory`.
-    pub(crate) fn judge(&self, workspace: &Workspace, directory: &Path) -> Result<Outcome, Error> {
-        self.tests(workspace, |test| {
-            test.arg(RUNNING_ENCLAVE_TESTS).env(DOCUMENTS_VARIABLE, directory);
-        })
+    pub(crate) fn judge(&self, suite: &Executable, directory: &Path) -> Result<Outcome, Error> {
+        let mut tests = self.tests(suite);
+        tests.env(DOCUMENTS_VARIABLE, directory);
+        process::counted(tests.arg(RUNNING_ENCLAVE_TESTS))
     }
 
-    /// Runs those ignored tests that `select` names.
-    fn tests(&self, workspace: &Workspace, select: impl FnOnce(&mut Command)) -> Result<Outcome, Error> {
-        let mut build = cargo(workspace, "test");
-        build.args(["--package", PACKAGE, "--test", "suite", "--no-run"]);
-        build.args(["--message-format", "json-render-diagnostics"]);
-        let messages = process::captured(&mut build, &workspace.log("verifier-tests"))?;
-        let test = cargo::executables(&messages)
-            .into_iter()
-            .find(|executable| executable.is_test)
-            .ok_or_else(|| Error::NotBuilt(PACKAGE.into()))?;
-        let mut command = Command::new(&test.path);
-        command.arg("--ignored").current_dir(&test.package);
-        select(command.env(VARIABLE, &self.programs));
-        process::counted(&mut command)
+    /// Ignored tests; which ones is to be added.
+    fn tests(&self, suite: &Executable) -> Command {
+        let mut command = Command::new(&suite.path);
+        command.arg("--ignored").current_dir(&suite.package);
+        command.env(VARIABLE, &self.programs);
+        command
     }
 }
 
