@@ -21,6 +21,9 @@ const PACKAGES: &str = "/opt/enclaved/packages";
 /// Kernel, command line and init, where nitro-cli looks for them by default.
 const BLOBS: &str = "/usr/share/nitro_enclaves/blobs";
 
+/// A directory of the machine around the parent, for suites that leave something for it.
+const SHARE: &str = "/share";
+
 /// Fails unless this machine is a parent instance.
 ///
 /// # Panics
@@ -60,6 +63,18 @@ pub fn blob(name: &str) -> PathBuf {
 /// AWS's program that builds EIFs.
 pub fn oracle() -> PathBuf {
     placed(ORACLE)
+}
+
+/// The directory for what `cargo xtask test` looks at after the suite; it says which suites have one.
+///
+/// # Panics
+/// In a parent without one.
+pub fn share() -> PathBuf {
+    assert!(
+        Path::new(SHARE).is_dir(),
+        "`cargo xtask test` has given this suite no shared directory"
+    );
+    SHARE.into()
 }
 
 /// enclaved's Debian package, and the same with the next higher version.

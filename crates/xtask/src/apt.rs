@@ -13,9 +13,10 @@ use crate::workspace::Workspace;
 /// What installing them is called.
 pub(crate) const STEP: &str = "Debian packages";
 
-/// For all commands: QEMU and busybox for parent instances, what a kernel build needs, what `eif_build` links, and cpio and
-/// openssl, which tests compare with and make keys with.
-const PACKAGES: [&str; 14] = [
+/// For all commands: QEMU and busybox for parent instances, what a kernel build needs, what `eif_build` links, cpio and
+/// openssl, which tests compare with and make keys with, and what a verifier of attestation documents in Python is
+/// installed with.
+const PACKAGES: [&str; 15] = [
     "bc",
     "bison",
     "build-essential",
@@ -28,6 +29,7 @@ const PACKAGES: [&str; 14] = [
     "lz4",
     "openssl",
     "pkg-config",
+    "python3-venv",
     "qemu-system-x86",
     "xz-utils",
 ];

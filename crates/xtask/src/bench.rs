@@ -1,8 +1,10 @@
-//! `cargo xtask bench boot`: how an enclave starts, measured by the program `boot-bench` inside one parent instance.
+//! `cargo xtask bench nsm` is in [`nsm`]. `cargo xtask bench boot`: how an enclave starts, measured by the program `boot-bench` inside one parent instance.
 //!
 //! That parent has one processor and its virtual time counts instructions, so the figures repeat on a busy host; what a
 //! real processor makes of an instruction is not in them. The machine is that of the reference figures: an enclave of
 //! 256 MiB and one vCPU.
+
+mod nsm;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -45,11 +47,23 @@ enum What {
         #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
         runs: u32,
     },
+    /// How often an enclave's security module answers, and how fast attestation documents are signed
+    Nsm {
+        /// How often each figure is measured
+        #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+        runs: u32,
+    },
 }
 
 /// Measures and prints a table.
 pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<ExitCode, Error> {
-    let What::Boot { runs } = arguments.what;
+    match arguments.what {
+        What::Boot { runs } => boot(workspace, runs),
+        What::Nsm { runs } => nsm::run(workspace, runs),
+    }
+}
+
+fn boot(workspace: &Workspace, runs: u32) -> Result<ExitCode, Error> {
     let mut steps = Steps::new(6);
     steps.quiet(apt::STEP, || apt::install(workspace))?;
     let programs = steps.quiet("programs", || programs::built(workspace))?;

@@ -37,6 +37,9 @@ pub(crate) enum Error {
     /// There is no directory for files that outlive this checkout.
     #[error("neither XDG_CACHE_HOME nor HOME is set; kernels and downloads need a directory that stays")]
     NoCache,
+    /// There is no corpus of this name.
+    #[error("there is no fuzz target `{name}`; there are {known}")]
+    NoFuzzTarget { name: String, known: String },
     /// A suite's `// parent:` line cannot be understood.
     #[error("the `// parent:` line of {} is wrong: {reason}", path.display())]
     SuiteHead { path: PathBuf, reason: String },

@@ -5,7 +5,8 @@
 //! | `demo` | builds everything, shows one enclave from its start to its end, and gives a secret to another |
 //! | `test` | lints, unit tests and the end-to-end suites; what continuous integration runs |
 //! | `lint` | formatting, lints, documentation and dependencies only |
-//! | `bench` | measures how an enclave starts |
+//! | `bench` | measures how an enclave starts, and its security module |
+//! | `fuzz` | gives parsers inputs that nobody thought of |
 //! | `parent` | runs a command, or a shell, in a parent instance |
 //! | `package` | makes a Debian package of all that a host needs |
 //!
@@ -25,6 +26,7 @@ mod dependencies;
 mod digest;
 mod error;
 mod examples;
+mod fuzz;
 mod host;
 mod installation;
 mod kernels;
@@ -40,6 +42,7 @@ mod steps;
 mod suites;
 mod test;
 mod totals;
+mod verifiers;
 mod workspace;
 
 use std::error::Error as _;
@@ -76,6 +79,8 @@ enum Command {
     Parent(parent::Arguments),
     /// Measure
     Bench(bench::Arguments),
+    /// Fuzz the parsers of bytes that come from outside
+    Fuzz(fuzz::Arguments),
     /// Build a Debian package that installs everything on a host
     Package(package::Arguments),
 }
@@ -104,6 +109,7 @@ fn run(command: Command) -> Result<ExitCode, Error> {
         Command::Lint => lint::run(&workspace),
         Command::Parent(arguments) => parent::run(&workspace, &arguments),
         Command::Bench(arguments) => bench::run(&workspace, &arguments),
+        Command::Fuzz(arguments) => fuzz::run(&workspace, &arguments),
         Command::Package(arguments) => package::run(&workspace, &arguments),
     }
 }

@@ -10,7 +10,8 @@
 //! Without such a line it gets the parent that `cargo xtask parent` makes without options. Beside what every parent has,
 //! `/opt/enclaved` holds the package's binaries, which run inside enclaves, in `guest`, the enclave kernel as an ELF file,
 //! `vmlinux`, and AWS's `eif_build` in `oracle`; that one is linked dynamically and needs the packages `libssl3` and
-//! `libgcc-s1`. Where systemd runs, `packages` holds the Debian packages of two versions of enclaved.
+//! `libgcc-s1`. Where systemd runs, `packages` holds the Debian packages of two versions of enclaved. The suite `nsm` has a
+//! directory of the host at `/share`, for documents that [`verifiers`](crate::verifiers) are asked about.
 
 use std::fs;
 use std::io;
@@ -118,15 +119,22 @@ impl Suite {
 
     /// Adds the suite, and what suites may use, to a parent.
     pub(crate) fn place(&self, config: &mut Config, extras: &Extras<'_>) {
-        config.files.push(file(&self.executable, &self.program()));
+        self.place_with_guests(config, extras.guests);
         config.files.push(file(extras.vmlinux, VMLINUX));
         config
             .files
             .push(file(extras.oracle, &below(ORACLE, extras.oracle)));
-        for (directory, hosts) in [(GUESTS, extras.guests), (PACKAGES, extras.packages)] {
-            let files = hosts.iter().map(|host| file(host, &below(directory, host)));
-            config.files.extend(files);
-        }
+        let packages = extras.packages.iter();
+        config
+            .files
+            .extend(packages.map(|host| file(host, &below(PACKAGES, host))));
+    }
+
+    /// Adds the suite and applications for enclaves alone.
+    pub(crate) fn place_with_guests(&self, config: &mut Config, guests: &[PathBuf]) {
+        config.files.push(file(&self.executable, &self.program()));
+        let guests = guests.iter().map(|host| file(host, &below(GUESTS, host)));
+        config.files.extend(guests);
     }
 
     /// Runs the suite in its parent, its output on this program's own streams. `harness` are arguments for it.
@@ -143,7 +151,7 @@ impl Suite {
     }
 
     /// Path of the suite in its parent.
-    fn program(&self) -> String {
+    pub(crate) fn program(&self) -> String {
         format!("{SUITES}/{}", self.name)
     }
 }

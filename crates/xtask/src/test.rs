@@ -8,18 +8,19 @@ use std::process::{Command, ExitCode};
 
 use clap::Args;
 
-use crate::cargo::{self, cargo};
+use crate::cargo::{self, Executable, cargo};
 use crate::error::Error;
 use crate::installation::{self, Installation};
 use crate::kernels::{self, Kernel, Kind};
 use crate::report::{Outcome, Report};
 use crate::steps::Steps;
 use crate::suites::{self, Extras, Suite, Suites};
+use crate::verifiers::{self, Verifiers};
 use crate::workspace::Workspace;
 use crate::{apt, dependencies, host, lint, oracle, package, process};
 
 /// Steps of [`prepare`], and of the end-to-end tests.
-const END_TO_END_STEPS: usize = installation::STEPS + 4;
+const END_TO_END_STEPS: usize = installation::STEPS + 5;
 
 /// Steps before and between: formatting, lints, documentation, dependencies, unit tests, tests with `/dev/kvm`, tests with
 /// tools.
@@ -50,6 +51,7 @@ struct Tools {
     installation: Installation,
     parent_kernel: Kernel,
     oracle: PathBuf,
+    verifiers: Verifiers,
 }
 
 /// Runs all stages, or the suites that were named.
@@ -65,9 +67,12 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> ExitCode {
     }
     if let Some(tools) = report.needed("installation", prepare(workspace, &mut steps)) {
         if everything {
-            steps.announce("tests that need eif_build or a parent instance");
+            steps.announce("tests that need eif_build, independent verifiers or a parent instance");
             let outcome = tests_with_tools(workspace, &tools);
             report.skipped_tests("tests with eif_build and machines", outcome);
+            let outcome = attestation_tests(unit_tests(workspace), workspace)
+                .and_then(|suite| tools.verifiers.judge_tests_own(&suite));
+            report.skipped_tests("tests with independent verifiers", outcome);
         }
         end_to_end(workspace, &tools, arguments, &mut steps, &mut report);
     }
@@ -105,10 +110,12 @@ fn prepare(workspace: &Workspace, steps: &mut Steps) -> Result<Tools, Error> {
     let oracle = steps.quiet("AWS's eif_build (once, 2 minutes)", || {
         oracle::installed(workspace)
     })?;
+    let verifiers = steps.quiet(verifiers::STEP, || verifiers::installed(workspace))?;
     Ok(Tools {
         installation,
         parent_kernel,
         oracle,
+        verifiers,
     })
 }
 
@@ -134,12 +141,9 @@ fn ignored_tests(
     packages: &[&str],
     prepare: impl Fn(&mut Command),
 ) -> Result<Outcome, Error> {
-    let mut build = unit_tests(workspace);
-    build.args(["--no-run", "--message-format", "json-render-diagnostics"]);
-    let messages = process::captured(&mut build, &workspace.log("unit-tests"))?;
     let packages: Vec<PathBuf> = packages.iter().map(|package| workspace.file(package)).collect();
     let mut sum = Outcome::NOTHING;
-    for test in cargo::executables(&messages).iter().filter(|test| test.is_test) {
+    for test in test_executables(unit_tests(workspace), workspace)? {
         if packages.contains(&test.package) {
             let mut command = Command::new(&test.path);
             command.arg("--ignored").current_dir(&test.package);
@@ -148,6 +152,23 @@ fn ignored_tests(
         }
     }
     Ok(sum)
+}
+
+/// The executable with the tests that ask [`Verifiers`].
+fn attestation_tests(build: Command, workspace: &Workspace) -> Result<Executable, Error> {
+    test_executables(build, workspace)?
+        .into_iter()
+        .find(|test| test.name == verifiers::TEST && test.package.ends_with(verifiers::PACKAGE))
+        .ok_or_else(|| Error::NotBuilt(verifiers::TEST.into()))
+}
+
+/// What the `cargo test` of `build` would run.
+fn test_executables(mut build: Command, workspace: &Workspace) -> Result<Vec<Executable>, Error> {
+    build.args(["--no-run", "--message-format", "json-render-diagnostics"]);
+    let messages = process::captured(&mut build, &workspace.log("unit-tests"))?;
+    let mut tests = cargo::executables(&messages);
+    tests.retain(|executable| executable.is_test);
+    Ok(tests)
 }
 
 fn end_to_end(
@@ -170,23 +191,68 @@ fn end_to_end(
     for suite in suites {
         if arguments.suites.is_empty() || arguments.suites.contains(&suite.name) {
             eprintln!("\n      suite {}", suite.name);
-            let outcome = run_suite(workspace, tools, &suite, &guests, &arguments.harness);
-            report.tests(&format!("suite {}", suite.name), outcome);
+            if suite.name == verifiers::SUITE {
+                suite_with_documents(workspace, tools, &suite, &guests, arguments, report);
+            } else {
+                let outcome = run_suite(workspace, tools, &suite, &guests, &arguments.harness, None);
+                report.tests(&format!("suite {}", suite.name), outcome);
+            }
         }
     }
 }
 
+/// Runs the suite that leaves documents of an enclave behind, then asks the verifiers about these.
+fn suite_with_documents(
+    workspace: &Workspace,
+    tools: &Tools,
+    suite: &Suite,
+    guests: &[PathBuf],
+    arguments: &Arguments,
+    report: &mut Report,
+) {
+    let documents = verifiers::documents_directory(workspace);
+    let Some(documents) = report.needed("a directory for documents", documents) else {
+        return;
+    };
+    let share = Some(documents.clone());
+    let outcome = run_suite(workspace, tools, suite, guests, &arguments.harness, share);
+    report.tests(&format!("suite {}", suite.name), outcome);
+    // With a choice of tests, the one that makes documents may not have run.
+    if !arguments.harness.is_empty() && !documents.join(verifiers::ROOT).exists() {
+        return;
+    }
+    let everything = arguments.suites.is_empty();
+    let build = if everything {
+        unit_tests(workspace)
+    } else {
+        let mut build = cargo(workspace, "test");
+        build.args(["--package", verifiers::PACKAGE]);
+        build
+    };
+    let outcome =
+        attestation_tests(build, workspace).and_then(|suite| tools.verifiers.judge(&suite, &documents));
+    let stage = "independent verifiers of an enclave's documents";
+    if everything {
+        report.skipped_tests(stage, outcome);
+    } else {
+        report.tests(stage, outcome);
+    }
+}
+
+/// `share` is a directory of this host that the parent has at `/share`.
 fn run_suite(
     workspace: &Workspace,
     tools: &Tools,
     suite: &Suite,
     guests: &[PathBuf],
     harness: &[String],
+    share: Option<PathBuf>,
 ) -> Result<Outcome, Error> {
     let parent = suite.parent()?;
     let mut config = tools
         .installation
         .parent(workspace, &tools.parent_kernel, &parent.machine);
+    config.share = share.or(config.share);
     let mut packages = Vec::new();
     if parent.machine.systemd {
         for version in [package::VERSION, package::NEXT_VERSION] {

@@ -1,10 +1,5 @@
-//! Bytes that are nearly requests, or not at all. The guest and its VMM may send anything.
-//!
-//! `inputs_without_end` is for long runs:
-//!
-//! ```console
-//! $ NSM_FUZZ_INPUTS=10000000 cargo test --release -p nsm --test nsm -- --ignored inputs_without_end
-//! ```
+//! Bytes that are nearly requests, or not at all. The guest and its VMM may send anything. `cargo xtask fuzz nsm-request` is for
+//! long runs.
 
 use aws_nitro_enclaves_nsm_api::api::Response as ApiResponse;
 use nsm::{Answer, Attestor, MAX_RESPONSE, Request};
@@ -13,7 +8,7 @@ use proptest::prelude::*;
 
 use crate::client::{decoded, ours, understood};
 use crate::corpus;
-use crate::machine::{Machine, attestor, bank};
+use crate::machine::{Machine, attestor};
 
 /// Gives `input` to an enclave's module and checks what must hold for any input.
 fn survives(attestor: &mut Attestor, machine: &mut Machine, input: &[u8]) {
@@ -134,104 +129,4 @@ proptest! {
         }
         survives(&mut attestor(), &mut Machine::new(), &input);
     }
-}
-
-/// splitmix64: numbers that are the same for the same seed.
-struct Numbers(u64);
-
-impl Numbers {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, limit: usize) -> usize {
-        usize::try_from(self.next() % limit.max(1) as u64).unwrap()
-    }
-
-    fn byte(&mut self) -> u8 {
-        // Bytes that mean something in CBOR come more often.
-        const HEADS: [u8; 16] = [
-            0x00, 0x17, 0x18, 0x1b, 0x20, 0x40, 0x5b, 0x5f, 0x60, 0x7f, 0x80, 0x9f, 0xa1, 0xbf, 0xf6, 0xff,
-        ];
-        let [byte, choice, ..] = self.next().to_be_bytes();
-        if choice.is_multiple_of(2) {
-            byte
-        } else {
-            HEADS[usize::from(byte % 16)]
-        }
-    }
-
-    fn mutation(&mut self, length: usize) -> Mutation {
-        let at = self.below(length + 1);
-        match self.below(10) {
-            0..=1 => Mutation::Flip(at, self.byte()),
-            2..=4 => Mutation::Set(at, self.byte()),
-            5 => Mutation::Insert(at, (0..=self.below(8)).map(|_| self.byte()).collect()),
-            6 => Mutation::Remove(at, 1 + self.below(8)),
-            7 => Mutation::Repeat(at, 1 + self.below(60)),
-            8 => Mutation::Truncate(at),
-            _ => Mutation::Splice(at, self.below(4096)),
-        }
-    }
-}
-
-/// Tells which input it was if a check fails.
-struct Shown<'a>(u64, &'a [u8]);
-
-impl Drop for Shown<'_> {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprint!("input {}: ", self.0);
-            self.1.iter().for_each(|byte| eprint!("{byte:02x}"));
-            eprintln!();
-        }
-    }
-}
-
-/// Mutates the corpus, and what came of it that was accepted, as often as `NSM_FUZZ_INPUTS` says, or a million times. Runs
-/// with the same `NSM_FUZZ_SEED` are alike.
-#[test]
-#[ignore = "takes as long as it is told to"]
-fn inputs_without_end() {
-    let number = |name: &str, default: u64| std::env::var(name).map_or(default, |text| text.parse().unwrap());
-    let inputs = number("NSM_FUZZ_INPUTS", 1_000_000);
-    let mut numbers = Numbers(number("NSM_FUZZ_SEED", 1));
-    let mut pool: Vec<Vec<u8>> = corpus::entries().into_iter().map(|entry| entry.request).collect();
-    let seeds = pool.len();
-    let mut attestor = attestor();
-    let mut machine = Machine::new();
-    let mut accepted = 0_u64;
-    for count in 0..inputs {
-        let mut input = pool[numbers.below(pool.len())].clone();
-        let other = &pool[numbers.below(pool.len())];
-        for _ in 0..=numbers.below(4) {
-            numbers.mutation(input.len()).apply(&mut input, other);
-        }
-        let shown = Shown(count, &input);
-        survives(&mut attestor, &mut machine, &input);
-        drop(shown);
-        if Request::decode(&input).is_ok() {
-            accepted += 1;
-            if pool.len() < 4096 {
-                pool.push(input);
-            } else {
-                let replaced = seeds + numbers.below(pool.len() - seeds);
-                pool[replaced] = input;
-            }
-        }
-        // Locks last, and after a while nothing would change any more.
-        if count % 256 == 0 {
-            attestor = crate::machine::attestor();
-            assert_eq!(attestor.bank(), &bank());
-        }
-    }
-    eprintln!("{inputs} inputs, {accepted} of them requests");
-    assert!(
-        inputs < 1000 || accepted > inputs / 1000,
-        "hardly any input is a request: {accepted}"
-    );
 }

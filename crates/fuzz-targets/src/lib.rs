@@ -1,0 +1,40 @@
+//! What must hold for any bytes that come from outside: one function for each parser, which panics where it does not.
+//!
+//! | target | input | from |
+//! |---|---|---|
+//! | `nsm-request` | a request to the security module | the guest, by way of its VMM |
+//! | `attestation-document` | an attestation document | a client of the verifier |
+//! | `attestation-certificate` | a certificate, a chain, a key, a root | an operator |
+//! | `eif` | an enclave image | whoever runs one |
+//! | `eif-signature` | the signature section of an image, and what it is made of | whoever signed it |
+//!
+//! `cargo xtask fuzz` runs them under libFuzzer, which keeps inputs that reach new code and mutates them further; the
+//! package `fuzz`, outside of the workspace, is what links it. The tests of this crate give each target the inputs in
+//!
+//! - `corpus/TARGET`: seeds, and inputs that reached code that no other did,
+//! - `failures/TARGET`: inputs that a target has once failed on. libFuzzer writes them there, and there they stay.
+
+#![forbid(unsafe_code)]
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a target panics where something does not hold"
+)]
+
+mod attestation_certificate;
+mod attestation_document;
+mod eif_image;
+mod eif_signature_section;
+mod nsm_request;
+
+/// Panics if something does not hold for these bytes.
+pub type Target = fn(&[u8]);
+
+/// All targets, by name.
+pub const TARGETS: [(&str, Target); 5] = [
+    ("nsm-request", nsm_request::check),
+    ("attestation-document", attestation_document::check),
+    ("attestation-certificate", attestation_certificate::check),
+    ("eif", eif_image::check),
+    ("eif-signature", eif_signature_section::check),
+];

@@ -1,0 +1,73 @@
+//! Every input that is kept, once.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test ends where something unexpected happens"
+)]
+
+use std::fs;
+use std::path::Path;
+
+use fuzz_targets::{TARGETS, Target};
+
+/// How many there were.
+fn replay(directory: &Path, target: Target) -> usize {
+    let Ok(entries) = fs::read_dir(directory) else {
+        return 0;
+    };
+    let mut paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    for path in &paths {
+        // A failure shows the last one.
+        println!("{}", path.display());
+        target(&fs::read(path).unwrap());
+    }
+    paths.len()
+}
+
+/// The inputs of one target.
+fn hold(name: &str) {
+    let target = TARGETS.iter().find(|(target, _)| *target == name).unwrap().1;
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    assert!(replay(&root.join("corpus").join(name), target) >= 3);
+    replay(&root.join("failures").join(name), target);
+}
+
+#[test]
+fn nsm_requests() {
+    hold("nsm-request");
+}
+
+#[test]
+fn attestation_documents() {
+    hold("attestation-document");
+}
+
+#[test]
+fn attestation_certificates() {
+    hold("attestation-certificate");
+}
+
+#[test]
+fn eifs() {
+    hold("eif");
+}
+
+#[test]
+fn eif_signatures() {
+    hold("eif-signature");
+}
+
+#[test]
+fn no_target_and_no_directory_is_forgotten() {
+    for directory in ["corpus", "failures"] {
+        let Ok(entries) = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(directory)) else {
+            continue;
+        };
+        for entry in entries {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            assert!(TARGETS.iter().any(|(target, _)| *target == name), "{name}");
+        }
+    }
+    assert_eq!(TARGETS.len(), 5, "each has its test above");
+}

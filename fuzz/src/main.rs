@@ -1,0 +1,18 @@
+//! `FUZZ_TARGET=NAME fuzz [libFuzzer's arguments]`: one of the targets of `fuzz-targets` under libFuzzer.
+
+#![no_main]
+
+use std::sync::LazyLock;
+
+use fuzz_targets::{TARGETS, Target};
+use libfuzzer_sys::fuzz_target;
+
+static TARGET: LazyLock<Target> = LazyLock::new(|| {
+    let name = std::env::var("FUZZ_TARGET").unwrap_or_default();
+    let found = TARGETS.iter().find(|(target, _)| *target == name);
+    found
+        .unwrap_or_else(|| panic!("FUZZ_TARGET is no target: {name:?}"))
+        .1
+});
+
+fuzz_target!(|input: &[u8]| (*TARGET)(input));
