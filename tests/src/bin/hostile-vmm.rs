@@ -185,8 +185,8 @@ fn impersonate(own: &Channel, own_id: &str) -> io::Result<()> {
 }
 
 fn send_garbage(nsm: &Channel) -> io::Result<()> {
-    for length in 0..1000_usize {
-        // Some of it is too short even to be a packet.
+    // An empty packet would end the conversation; some of the others are too short even to be a request.
+    for length in 1..1000_usize {
         let bytes: Vec<u8> = (0..length)
             .map(|at| (at * 37 + length).to_le_bytes()[0])
             .collect();
