@@ -27,8 +27,9 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use attestation::chain::{
     CaBundle, ImportError, IssueError, Issuer, Level, ModuleId, NameError, Region, renew_at,
@@ -40,6 +41,9 @@ use attestation::{
 
 use self::store::{Store, StoreError};
 use crate::ids::EnclaveId;
+
+/// How often the log says that an imported certificate is due.
+const REMINDER: Duration = Duration::from_hours(1);
 
 /// Where an authority comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,6 +105,8 @@ pub struct Authority {
     /// Where renewed certificates come from; `None` for an operator's chain.
     store: Option<Store>,
     host: Mutex<Arc<Host>>,
+    /// When the log last said that an imported certificate is due, in seconds since 1970.
+    said_at: AtomicU64,
 }
 
 /// The host's key, and the certificates above its enclaves.
@@ -130,6 +136,7 @@ impl Authority {
             region,
             store,
             host: Mutex::new(Arc::new(host)),
+            said_at: AtomicU64::new(0),
         })
     }
 
@@ -154,13 +161,23 @@ impl Authority {
                 *host = Arc::new(store.host(now)?);
                 tracing::info!(until = %host.bundle.host().not_after(), "the host's certificate is renewed");
             } else {
-                tracing::warn!(
-                    until = %certificate.not_after(),
-                    "the host's imported certificate is due: replace it and restart the daemon"
-                );
+                self.say_that_it_is_due(certificate, now);
             }
         }
         Ok(Arc::clone(&host))
+    }
+
+    /// Once in a while: an enclave can ask for documents many times in a second.
+    fn say_that_it_is_due(&self, certificate: &Certificate, now: Timestamp) {
+        let last = self.said_at.swap(now.as_secs(), Ordering::Relaxed);
+        if now.distance(Timestamp::from_secs(last)) >= REMINDER {
+            tracing::warn!(
+                until = %certificate.not_after(),
+                "the host's imported certificate is due: replace it and restart the daemon"
+            );
+        } else {
+            self.said_at.store(last, Ordering::Relaxed);
+        }
     }
 }
 

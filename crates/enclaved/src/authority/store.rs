@@ -26,6 +26,10 @@ use super::{AuthorityError, Host, is_good};
 /// How long before it is made a root is valid, for hosts whose clock is set back.
 const ROOT_BACKDATE: Duration = Duration::from_hours(24);
 
+/// 2026-01-01, before which no root can have been made: a machine without a battery starts in 1970, and a root of that day would
+/// have expired when the clock is set.
+const FIRST_ROOTS: Timestamp = Timestamp::from_secs(1_767_225_600);
+
 /// A key and a certificate take a tenth of it, in bytes.
 const MAX_FILE: u64 = 64 << 10;
 
@@ -55,6 +59,11 @@ pub enum StoreError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A root would be valid from a time long ago.
+    #[error(
+        "the machine's clock says {0}, so a root of attestation cannot be made; set the clock and start the daemon again"
+    )]
+    Clock(Timestamp),
     /// A key cannot be written as PEM.
     #[error("a key cannot be encoded")]
     Key(#[from] KeyError),
@@ -159,6 +168,7 @@ impl Store {
     fn root(&self, now: Timestamp) -> Result<Pair, AuthorityError> {
         match self.read(Level::Root) {
             Ok(Some(root)) => Ok(root),
+            Ok(None) if now < FIRST_ROOTS => Err(StoreError::Clock(now).into()),
             Ok(None) => {
                 let key = new_key();
                 let certificate = issue_root(&key, now.before(ROOT_BACKDATE), &mut random())?;
@@ -252,4 +262,25 @@ fn private() -> fs::OpenOptions {
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
     let path = path.to_owned();
     move |source| StoreError::Io { action, path, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_root_is_made_while_the_clock_is_not_set() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::new(
+            directory.path().to_owned(),
+            "i-1".parse().unwrap(),
+            "local".parse().unwrap(),
+        );
+
+        let error = store.host(Timestamp::from_secs(86_400)).unwrap_err();
+
+        assert!(error.to_string().contains("1970-01-02T00:00:00Z"), "{error}");
+        assert!(!directory.path().join("root.pem").exists());
+        assert!(store.host(FIRST_ROOTS).is_ok());
+    }
 }
