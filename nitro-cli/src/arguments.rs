@@ -205,14 +205,14 @@ pub(crate) struct DescribeEif {
     pub(crate) eif_path: PathBuf,
 }
 
-/// Print the root certificate that verifiers of this machine's attestation documents pin
+/// Print the root that verifiers of attestation documents pin
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Example:
-  nitro-cli attestation-root > root.pem")]
+  nitro-cli attestation-root")]
 pub(crate) struct AttestationRoot {}
 
-/// Verify an attestation document: its chain up to a root, its signature, and what it says
+/// Verify an attestation document
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Example:

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! The socket is `SOCK_SEQPACKET`, one packet per message. The VMM listens, in the enclave's directory; the daemon connects,
-//! and so does the one that comes after it. The last connection counts. There is at most one request at a time, and it is sent
+//! and so does the one that comes after it; a connection is taken when the one before it has ended. There is at most one request at a time, and it is sent
 //! again, with the same number, on each new connection until a response with its number has come. Numbers never repeat in the
 //! life of a VMM, so that the daemon knows a request that it has carried out already.
 //!

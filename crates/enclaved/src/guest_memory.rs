@@ -43,8 +43,10 @@ impl HeldMemory {
         files.collect::<Result<_, _>>().map(Self)
     }
 
-    /// Of an enclave that an earlier daemon has launched.
-    pub(crate) fn of_process(vmm: &ProcessIdentity) -> io::Result<Self> {
+    /// Of an enclave of `mib` MiB that an earlier daemon has launched. Files beyond that, which its VMM must have made itself,
+    /// are not held.
+    pub(crate) fn of_process(vmm: &ProcessIdentity, mib: u64) -> io::Result<Self> {
+        let mut left = mib << 20;
         let descriptors = format!("/proc/{}/fd", vmm.process_id);
         let mut files = Vec::new();
         for entry in fs::read_dir(descriptors)? {
@@ -54,7 +56,9 @@ impl HeldMemory {
                 fs::read_link(&path).is_ok_and(|target| target.to_string_lossy().starts_with(LINK));
             if is_memory {
                 let file = rustix::fs::open(&path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
-                if u64::try_from(rustix::fs::fstatfs(&file)?.f_type) == Ok(HUGETLBFS) {
+                let size = u64::try_from(rustix::fs::fstat(&file)?.st_size).unwrap_or(u64::MAX);
+                if u64::try_from(rustix::fs::fstatfs(&file)?.f_type) == Ok(HUGETLBFS) && size <= left {
+                    left -= size;
                     files.push(file);
                 }
             }
@@ -152,7 +156,7 @@ mod tests {
         let name = "enclave-memory";
         let _not_huge = rustix::fs::memfd_create(name, rustix::fs::MemfdFlags::CLOEXEC).unwrap();
 
-        assert!(HeldMemory::of_process(&own).unwrap().0.is_empty());
+        assert!(HeldMemory::of_process(&own, 64).unwrap().0.is_empty());
     }
 
     #[test]

@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +30,7 @@ pub(crate) struct Moved {
 
 /// Moves every interrupt that may run on one of `cpus`, and on others as well, to those others, and has new ones start there.
 pub(crate) fn keep_off(interrupts: &Path, cpus: &BTreeSet<u32>) -> Moved {
+    let _alone = alone();
     let new_ones = change(&interrupts.join(DEFAULT), Form::Mask, |allowed| allowed - cpus);
     let mut moved: Vec<u32> = numbers(interrupts)
         .filter(|number| {
@@ -46,6 +48,7 @@ pub(crate) fn keep_off(interrupts: &Path, cpus: &BTreeSet<u32>) -> Moved {
 
 /// Lets the interrupts that [`keep_off`] has moved run on `cpus` again.
 pub(crate) fn allow_again(interrupts: &Path, moved: &Moved, cpus: &BTreeSet<u32>) {
+    let _alone = alone();
     if moved.new_ones {
         change(&interrupts.join(DEFAULT), Form::Mask, |allowed| allowed | cpus);
     }
@@ -54,6 +57,12 @@ pub(crate) fn allow_again(interrupts: &Path, moved: &Moved, cpus: &BTreeSet<u32>
             allowed | cpus
         });
     }
+}
+
+/// What is read, changed and written back must not be changed by another enclave meanwhile.
+fn alone() -> MutexGuard<'static, ()> {
+    static CHANGING: Mutex<()> = Mutex::new(());
+    CHANGING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn numbers(interrupts: &Path) -> impl Iterator<Item = u32> {

@@ -23,6 +23,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::allocator::pool::PoolLock;
 use crate::application_end::ApplicationEndListener;
+use crate::authority::chain_of;
 use crate::console::{Console, ConsoleError};
 use crate::cpu_partition::Partition;
 use crate::end::End;
@@ -34,7 +35,7 @@ use crate::note::{Facts, Note};
 use crate::preparation::Prepared;
 use crate::registry::{EndRequest, Lease, Registry};
 use crate::run_directory::{EnclaveDirectory, RunDirectoryError};
-use crate::security_module::{Attestation, SecurityModule, SecurityModuleError};
+use crate::security_module::{Attestation, SecurityModule};
 use crate::vmm_log;
 
 /// How long a VMM that closed its socket may take to end by itself, so that its own exit status is seen.
@@ -119,18 +120,12 @@ pub(crate) enum TakeOverError {
     /// Its VMM cannot be watched.
     #[error("its VMM cannot be watched")]
     Vmm(#[from] io::Error),
-    /// Its memory cannot be opened.
-    #[error("its memory cannot be opened")]
-    Memory(#[source] io::Error),
     /// Its pipes and sockets.
     #[error(transparent)]
     Directory(#[from] RunDirectoryError),
     /// Its console.
     #[error(transparent)]
     Console(#[from] ConsoleError),
-    /// Its security module.
-    #[error(transparent)]
-    SecurityModule(#[from] SecurityModuleError),
 }
 
 /// What an earlier daemon has left of an enclave that had booted.
@@ -166,14 +161,23 @@ pub(crate) fn resume<L: Launcher>(
         None
     };
     let application_end = ApplicationEndListener::listen(&directory)?;
-    let memory = if lives {
-        HeldMemory::of_process(&note.vmm).map_err(TakeOverError::Memory)?
-    } else {
-        HeldMemory::default()
-    };
+    let id = &note.enclave.id;
+    // An enclave that lives is not ended for either: its VMM may be ending just now, or may be older than the security module.
+    let memory = lives
+        .then(|| HeldMemory::of_process(&note.vmm, note.enclave.memory_mib))
+        .transpose()
+        .unwrap_or_else(|error| {
+            tracing::warn!(enclave = %id, %error, "guest memory cannot be held, and will not be cleared");
+            None
+        });
     let security_module = lives
-        .then(|| SecurityModule::resume(attestation, &note.enclave.id, &directory))
-        .transpose()?;
+        .then(|| SecurityModule::resume(attestation, id, &directory))
+        .transpose()
+        .unwrap_or_else(|error| {
+            let error = chain_of(&error);
+            tracing::error!(enclave = %id, error, "the enclave goes on without a security module");
+            None
+        });
     let lease = registry.take_over(&note, directory, partition, console.clone());
     let life = Life {
         end_requests: lease.end_requests(),
@@ -183,7 +187,7 @@ pub(crate) fn resume<L: Launcher>(
         application_end,
         application: None,
         console,
-        memory,
+        memory: memory.unwrap_or_default(),
         security_module,
         lease,
     };
@@ -303,6 +307,10 @@ impl<I: Instance> Life<I> {
         }
         self.instance.kill();
         let process_end: ProcessEnd = self.instance.wait().await;
+        if let Some(security_module) = self.security_module.take() {
+            // It writes into the directory that is about to go.
+            security_module.stop().await;
+        }
         if matches!(end, End::Vanished) && self.lease.was_killed_for_memory() {
             end = &End::OutOfMemory;
         }

@@ -1,4 +1,4 @@
-//! The socket to the daemon: whichever daemon connected last.
+//! The socket to the daemon, and to the next one when that has ended.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -32,8 +32,12 @@ impl Channel {
         self.last_number
     }
 
-    /// Takes the last of the connections that wait, if any does.
+    /// Takes the last of the connections that wait, if any does and the present one has ended: nobody takes the place of a
+    /// daemon that is there.
     pub(super) fn accept(&mut self) -> Option<&OwnedFd> {
+        if self.connection.is_some() {
+            return None;
+        }
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let mut is_new = false;
         while let Ok(connection) = rustix::net::accept_with(&self.listener, flags) {

@@ -168,17 +168,18 @@ impl Shared {
 impl State {
     /// Does what can be done without waiting.
     fn turn(&mut self, poller: &Epoll) -> Result<(), QueueError> {
+        // Also without a guest: what is late is thrown away.
+        while let Some((number, response)) = self.channel.receive() {
+            if let Some(active) = &mut self.active {
+                active.exchanges.finish(number, &response)?;
+            }
+        }
+        // After that, because receiving shows whether the daemon is still there.
         if let Some(connection) = self.channel.accept() {
             // One that cannot be watched is as good as none; the next daemon makes another.
             let _ = watch(poller, connection);
             if let Some(active) = &mut self.active {
                 active.exchanges.ask_again();
-            }
-        }
-        // Also without a guest: what is late is thrown away.
-        while let Some((number, response)) = self.channel.receive() {
-            if let Some(active) = &mut self.active {
-                active.exchanges.finish(number, &response)?;
             }
         }
         match &mut self.active {

@@ -26,7 +26,7 @@ use std::path::{Path, PathBuf};
 use api::vmm::MemoryFile;
 use api::{ErrorCode, Failure, PoolHugepages};
 use memmap2::MmapOptions;
-use rustix::fs::MemfdFlags;
+use rustix::fs::{MemfdFlags, SealFlags};
 
 use super::memory::{GuestMemory, MIB, MemorySource};
 
@@ -237,6 +237,7 @@ impl MemorySource for Hugepages {
 enum Step {
     Create,
     Resize,
+    Seal,
     Reserve,
 }
 
@@ -245,6 +246,7 @@ impl Step {
         match self {
             Self::Create => "memfd_create",
             Self::Resize => "ftruncate",
+            Self::Seal => "F_ADD_SEALS",
             Self::Reserve => "mmap",
         }
     }
@@ -260,9 +262,12 @@ fn reserve(size: PageSize, pages: u64, node: Option<u32>) -> Result<GuestMemory,
     let failed = |step| move |source| ReserveError { step, source };
     let too_large = || failed(Step::Reserve)(rustix::io::Errno::NOMEM);
     let bytes = pages.checked_mul(size.bytes()).ok_or_else(too_large)?;
-    let flags = MemfdFlags::CLOEXEC | MemfdFlags::HUGETLB | size.memfd_flag();
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING | MemfdFlags::HUGETLB | size.memfd_flag();
     let file = rustix::fs::memfd_create("enclave-memory", flags).map_err(failed(Step::Create))?;
     rustix::fs::ftruncate(&file, bytes).map_err(failed(Step::Resize))?;
+    // Nobody who is given the file can take pages from it, or make it too long to be cleared.
+    let seals = SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
+    rustix::fs::fcntl_add_seals(&file, seals).map_err(failed(Step::Seal))?;
     let length = usize::try_from(bytes).map_err(|_| too_large())?;
     // Mapping makes the reservation; unmapping, right here, leaves it with the file. A raw map is never read.
     MmapOptions::new()

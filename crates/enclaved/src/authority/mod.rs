@@ -7,18 +7,18 @@
 //! that and otherwise not in memory. Verifiers pin the root, which stays.
 //!
 //! **An operator's.** The operator has issued a certificate for this host and hands over its key and the chain up to their
-//! root. Nothing here can renew it: the daemon says when it is due.
+//! root. Nothing here can renew it: when it is due the files are read again, and the log says so until there are others.
 //!
 //! # Enclaves
 //!
-//! Each enclave has a key and a certificate of its own ([`EnclaveIssuer`]), which exist in memory only and are made when they
+//! Each enclave has a key and a certificate of its own (`EnclaveIssuer`), which exist in memory only and are made when they
 //! are needed, or due. A daemon that takes over an enclave makes new ones.
 //!
 //! # Clocks
 //!
 //! Nothing is renewed by a timer: whoever needs a certificate looks whether it is good at this moment. So a clock that is set,
-//! forward or back, makes the next document come with certificates that fit it. Only a root cannot be made anew; it is valid
-//! from a day before it was made.
+//! forward or back, makes the next document come with certificates that fit it. Only a root cannot be made anew; all of ours are
+//! valid from the same day on, whatever the clock said when they were made.
 
 mod store;
 
@@ -27,12 +27,11 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use attestation::chain::{
-    CaBundle, ImportError, IssueError, Issuer, Level, ModuleId, NameError, Region, renew_at,
+    CaBundle, ImportError, InstanceId, IssueError, Issuer, Level, ModuleId, NameError, Region, renew_at,
 };
 use attestation::{
     AttestationContent, Certificate, CertificateError, KeyError, MapForm, Signer, SoftwareKey, Timestamp,
@@ -42,8 +41,8 @@ use attestation::{
 use self::store::{Store, StoreError};
 use crate::ids::EnclaveId;
 
-/// How often the log says that an imported certificate is due.
-const REMINDER: Duration = Duration::from_hours(1);
+/// How long a failure is remembered before files are tried again: enclaves can ask many times in a second.
+const RETRY: Duration = Duration::from_secs(10);
 
 /// Where an authority comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,6 +92,9 @@ pub enum AuthorityError {
     /// A certificate cannot be written as text.
     #[error("a certificate cannot be written as PEM")]
     Certificate(#[from] CertificateError),
+    /// It was tried a moment ago, and this was the reason.
+    #[error("there is no certificate for attestation: {0}")]
+    Unavailable(String),
     /// A document cannot be made.
     #[error("a document cannot be written")]
     Document(#[from] WriteError),
@@ -102,11 +104,22 @@ pub enum AuthorityError {
 #[derive(Debug)]
 pub struct Authority {
     region: Region,
-    /// Where renewed certificates come from; `None` for an operator's chain.
-    store: Option<Store>,
-    host: Mutex<Arc<Host>>,
-    /// When the log last said that an imported certificate is due, in seconds since 1970.
-    said_at: AtomicU64,
+    origin: Origin,
+    current: Mutex<Current>,
+}
+
+/// Where the host comes from when it is needed anew.
+#[derive(Debug)]
+enum Origin {
+    Own(Store),
+    Imported { key: PathBuf, chain: PathBuf },
+}
+
+#[derive(Debug, Default)]
+struct Current {
+    host: Option<Arc<Host>>,
+    /// When no host could be had the last time, and why.
+    failure: Option<(Instant, String)>,
 }
 
 /// The host's key, and the certificates above its enclaves.
@@ -117,66 +130,83 @@ struct Host {
 }
 
 impl Authority {
-    /// Opens, and where necessary makes, the authority of the host that is called `instance` in this region.
+    /// The authority of the host that is called `instance` in this region. Files that cannot be used are no error here: the log
+    /// says so, enclaves run and get no documents, and it is tried again when one is asked for.
     ///
     /// # Errors
-    /// [`AuthorityError`].
+    /// [`AuthorityError::Name`].
     pub fn open(source: &Source, instance: &str, region: &str) -> Result<Self, AuthorityError> {
         let region: Region = region.parse()?;
-        let now = now();
-        let (store, host) = match source {
-            Source::Own(directory) => {
-                let store = Store::new(directory.clone(), instance.parse()?, region.clone());
-                let host = store.host(now)?;
-                (Some(store), host)
-            }
-            Source::Imported { key, chain } => (None, imported(key, chain, now)?),
+        let instance: InstanceId = instance.parse()?;
+        let origin = match source.clone() {
+            Source::Own(directory) => Origin::Own(Store::new(directory, instance, region.clone())),
+            Source::Imported { key, chain } => Origin::Imported { key, chain },
         };
-        Ok(Self {
+        let authority = Self {
             region,
-            store,
-            host: Mutex::new(Arc::new(host)),
-            said_at: AtomicU64::new(0),
-        })
+            origin,
+            current: Mutex::default(),
+        };
+        if let Err(error) = authority.host(now()) {
+            let error = chain_of(&error);
+            tracing::error!(
+                error,
+                "enclaves get no attestation documents until this is mended"
+            );
+        }
+        Ok(authority)
     }
 
     /// The root that verifiers pin, PEM.
     ///
     /// # Errors
-    /// None that happens with a certificate that was read.
+    /// [`AuthorityError`] if there is none that can be used.
     pub fn root_pem(&self) -> Result<String, AuthorityError> {
-        Ok(self.current().bundle.root().to_pem()?)
+        Ok(self.host(now())?.bundle.root().to_pem()?)
     }
 
-    fn current(&self) -> Arc<Host> {
-        Arc::clone(&self.host.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// The host as it is good at `now`.
+    /// The host as it is good at `now`, or else the one that there was, which may do for a while longer.
     fn host(&self, now: Timestamp) -> Result<Arc<Host>, AuthorityError> {
-        let mut host = self.host.lock().unwrap_or_else(PoisonError::into_inner);
-        let certificate = host.bundle.host();
-        if !is_good(Level::Host, certificate, now) {
-            if let Some(store) = &self.store {
-                *host = Arc::new(store.host(now)?);
-                tracing::info!(until = %host.bundle.host().not_after(), "the host's certificate is renewed");
-            } else {
-                self.say_that_it_is_due(certificate, now);
-            }
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let good = |host: &Arc<Host>| is_good(Level::Host, host.bundle.host(), now);
+        if let Some(host) = current.host.as_ref().filter(|host| good(host)) {
+            return Ok(Arc::clone(host));
         }
-        Ok(Arc::clone(&host))
+        let recent = current.failure.as_ref().filter(|(at, _)| at.elapsed() < RETRY);
+        let made = match recent {
+            Some((_, why)) => Err(AuthorityError::Unavailable(why.clone())),
+            None => self.new_host(now),
+        };
+        match made {
+            Ok(host) => {
+                tracing::info!(until = %host.bundle.host().not_after(), "the host has a certificate for attestation");
+                *current = Current {
+                    host: Some(Arc::new(host)),
+                    failure: None,
+                };
+            }
+            // Said once each time it was tried; an enclave can ask many times in a second.
+            Err(error) if recent.is_none() => {
+                let why = chain_of(&error);
+                tracing::warn!(
+                    error = why,
+                    "the host's certificate for attestation is missing or due"
+                );
+                current.failure = Some((Instant::now(), why));
+                return current.host.clone().ok_or(error);
+            }
+            Err(error) => return current.host.clone().ok_or(error),
+        }
+        current
+            .host
+            .clone()
+            .ok_or_else(|| AuthorityError::Unavailable("there is none".to_owned()))
     }
 
-    /// Once in a while: an enclave can ask for documents many times in a second.
-    fn say_that_it_is_due(&self, certificate: &Certificate, now: Timestamp) {
-        let last = self.said_at.swap(now.as_secs(), Ordering::Relaxed);
-        if now.distance(Timestamp::from_secs(last)) >= REMINDER {
-            tracing::warn!(
-                until = %certificate.not_after(),
-                "the host's imported certificate is due: replace it and restart the daemon"
-            );
-        } else {
-            self.said_at.store(last, Ordering::Relaxed);
+    fn new_host(&self, now: Timestamp) -> Result<Host, AuthorityError> {
+        match &self.origin {
+            Origin::Own(store) => store.host(now),
+            Origin::Imported { key, chain } => imported(key, chain, now),
         }
     }
 }
@@ -184,6 +214,10 @@ impl Authority {
 /// Whether a certificate is valid and not yet due.
 fn is_good(level: Level, certificate: &Certificate, now: Timestamp) -> bool {
     (certificate.not_before()..renew_at(level, certificate)).contains(&now)
+}
+
+fn is_valid(certificate: &Certificate, now: Timestamp) -> bool {
+    (certificate.not_before()..=certificate.not_after()).contains(&now)
 }
 
 fn imported(key_file: &Path, chain_file: &Path, now: Timestamp) -> Result<Host, AuthorityError> {
@@ -241,11 +275,26 @@ impl EnclaveIssuer {
 
     /// A document that says `content`, made now.
     pub(crate) fn document(&mut self, content: &AttestationContent) -> Result<Vec<u8>, AuthorityError> {
-        let leaf = match self.leaf.take() {
-            Some(leaf) if is_good(Level::Enclave, &leaf.certificate, content.timestamp) => leaf,
-            _ => self.new_leaf(content.timestamp)?,
+        let at = content.timestamp;
+        let due = |leaf: &Leaf| !is_good(Level::Enclave, &leaf.certificate, at);
+        if self.leaf.as_ref().is_none_or(due) {
+            match self.new_leaf(at) {
+                Ok(leaf) => self.leaf = Some(leaf),
+                // One that is due is still valid for a while.
+                Err(error)
+                    if !self
+                        .leaf
+                        .as_ref()
+                        .is_some_and(|leaf| is_valid(&leaf.certificate, at)) =>
+                {
+                    return Err(error);
+                }
+                Err(_) => {}
+            }
+        }
+        let Some(leaf) = &self.leaf else {
+            return Err(AuthorityError::Unavailable("there is none".to_owned()));
         };
-        let leaf = self.leaf.insert(leaf);
         let bundle = &leaf.host.bundle;
         Ok(attestation::write(
             content,

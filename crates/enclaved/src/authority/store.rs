@@ -13,7 +13,6 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use attestation::chain::{CaBundle, InstanceId, Issuer, Level, Region, certificates_from_bytes, issue_root};
 use attestation::{Certificate, KeyError, PublicKey, Signer, SoftwareKey, Timestamp};
@@ -23,11 +22,8 @@ use rustix::fs::FlockOperation;
 
 use super::{AuthorityError, Host, is_good};
 
-/// How long before it is made a root is valid, for hosts whose clock is set back.
-const ROOT_BACKDATE: Duration = Duration::from_hours(24);
-
-/// 2026-01-01, before which no root can have been made: a machine without a battery starts in 1970, and a root of that day would
-/// have expired when the clock is set.
+/// 2026-01-01, the first day of every root, so that a clock that is set later does not put it into the future. A machine whose
+/// clock says less has not been told the time.
 const FIRST_ROOTS: Timestamp = Timestamp::from_secs(1_767_225_600);
 
 /// A key and a certificate take a tenth of it, in bytes.
@@ -126,7 +122,9 @@ impl Store {
             } else {
                 self.read(level).ok().flatten()
             };
-            let pair = if let Some(pair) = kept.filter(|pair| is_good(level, &pair.certificate, now)) {
+            let pair = if let Some(pair) = kept.filter(|pair| {
+                self.is_ours(level, &pair.certificate) && is_good(level, &pair.certificate, now)
+            }) {
                 pair
             } else {
                 anew = true;
@@ -140,6 +138,15 @@ impl Store {
         let bundle = CaBundle::new(certificates, now)?;
         let key = issuer.map_or_else(new_key, |pair| pair.key);
         Ok(Host { key, bundle })
+    }
+
+    /// Whether a certificate names this region, and the host this instance: a machine may be a copy of another, or renamed.
+    fn is_ours(&self, level: Level, certificate: &Certificate) -> bool {
+        let place = match level {
+            Level::Host => format!("{}.{}.", self.instance, self.region),
+            _ => format!(".{}.", self.region),
+        };
+        certificate.subject().contains(&place)
     }
 
     fn issue(&self, level: Level, issuer: &Pair, now: Timestamp) -> Result<Pair, AuthorityError> {
@@ -171,7 +178,7 @@ impl Store {
             Ok(None) if now < FIRST_ROOTS => Err(StoreError::Clock(now).into()),
             Ok(None) => {
                 let key = new_key();
-                let certificate = issue_root(&key, now.before(ROOT_BACKDATE), &mut random())?;
+                let certificate = issue_root(&key, FIRST_ROOTS, &mut random())?;
                 let root = Pair { key, certificate };
                 self.write(Level::Root, &root)?;
                 tracing::info!(path = %self.path(Level::Root).display(), "made a root of attestation");

@@ -76,7 +76,7 @@ fn certificates_fit_whatever_the_clock_says_and_the_root_stays() {
         );
     }
     // Set back, as far as the root reaches.
-    for hours in [0, 12, 23] {
+    for hours in [0, 12, 25, 24 * 30] {
         assert!(
             verifies(&mut issuer, &root, start.before(hour * hours)),
             "{hours} h earlier"
@@ -121,8 +121,7 @@ fn a_damaged_root_is_told_and_never_replaced_and_what_is_below_is_made_anew() {
 
     for damage in ["", "nonsense", &root] {
         fs::write(directory.path().join("root.pem"), damage).unwrap();
-        let source = Source::Own(directory.path().to_owned());
-        let error = Authority::open(&source, INSTANCE, "local").unwrap_err();
+        let error = own(directory.path()).root_pem().unwrap_err();
         assert!(error.to_string().contains("restore it from a backup"), "{error}");
         assert_eq!(
             fs::read_to_string(directory.path().join("root.pem")).unwrap(),
@@ -161,15 +160,16 @@ fn an_operators_chain_is_used_as_it_is_and_no_key_of_ours_is_made() {
     assert_eq!(authority.root_pem().unwrap(), root);
     assert!(verifies(&mut issuer(authority), &root, now()));
 
+    let refused = || {
+        let authority = Authority::open(&source, INSTANCE, "local").unwrap();
+        chain_of(&authority.root_pem().unwrap_err())
+    };
     fs::write(&chain, certificate("host.pem")).unwrap();
-    let error = Authority::open(&source, INSTANCE, "local").unwrap_err();
-    assert!(matches!(error, AuthorityError::Chain(_)), "{error}");
+    assert!(refused().contains("the chain of certificates cannot be used"));
     fs::write(&key, "nonsense").unwrap();
-    let error = Authority::open(&source, INSTANCE, "local").unwrap_err();
-    assert!(error.to_string().contains("key.pem"), "{error}");
+    assert!(refused().contains("key.pem"));
     fs::remove_file(&key).unwrap();
-    let error = Authority::open(&source, INSTANCE, "local").unwrap_err();
-    assert!(error.to_string().contains("cannot read"), "{error}");
+    assert!(refused().contains("cannot read"));
 }
 
 #[test]
@@ -184,4 +184,39 @@ fn names_that_do_not_do_in_certificates_are_refused() {
         let error = Authority::open(&source, instance, region).unwrap_err();
         assert!(matches!(error, AuthorityError::Name(_)), "{error}");
     }
+}
+
+#[test]
+fn a_renewal_that_fails_does_not_take_away_what_there_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let authority = own(directory.path());
+    let root = authority.root_pem().unwrap();
+    let mut issuer = issuer(authority);
+    let start = now();
+    assert!(verifies(&mut issuer, &root, start));
+    fs::remove_dir_all(directory.path()).unwrap();
+    fs::write(directory.path(), "no directory").unwrap();
+
+    // The enclave's certificate is due after two hours, the host's after twenty.
+    for hours in [1, 2, 5, 10, 20] {
+        let at = start.after(Duration::from_hours(hours));
+        assert!(verifies(&mut issuer, &root, at), "{hours} h later");
+    }
+    let too_late = start.after(Duration::from_hours(25));
+    let refused = issuer.document(&content(issuer.module_id(), too_late));
+    assert!(refused.is_err());
+}
+
+#[test]
+fn a_copy_of_a_machine_gets_certificates_of_its_own() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = own(directory.path()).root_pem().unwrap();
+    let source = Source::Own(directory.path().to_owned());
+
+    let other = Authority::open(&source, "i-00000000000000001", "elsewhere").unwrap();
+
+    assert_eq!(other.root_pem().unwrap(), root);
+    let host = other.host(now()).unwrap();
+    let subject = host.bundle.host().subject();
+    assert!(subject.contains("i-00000000000000001.elsewhere."), "{subject}");
 }

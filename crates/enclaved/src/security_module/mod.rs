@@ -15,12 +15,12 @@
 //! # The daemon may die
 //!
 //! A change of registers is written into the enclave's directory, with the number of the request and its response, before it is
-//! answered ([`state`]). The next daemon connects to the VMM again, which repeats a request that was not answered; if that one was
+//! answered (`state`). The next daemon connects to the VMM again, which repeats a request that was not answered; if that one was
 //! carried out already, the response that was written down is sent again.
 //!
 //! # What one enclave can cost
 //!
-//! One request at a time, of bounded length; so many requests of each kind in a second ([`rate`]), and those above wait. Signing
+//! One request at a time, of bounded length; so many requests of each kind in a second (`rate`), and those above wait. Signing
 //! happens on threads for blocking work, so that it holds up no client.
 
 mod channel;
@@ -39,6 +39,7 @@ use nsm::{
     Answer, Attestor, Cost, MeasuredImage, ModuleId, ParentIdentity, Pcr, PcrBank, Platform, PlatformError,
     Request, Response,
 };
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use self::channel::{Channel, Heard};
@@ -85,7 +86,11 @@ pub enum SecurityModuleError {
 
 /// The task. It ends when this is dropped.
 #[derive(Debug)]
-pub(crate) struct SecurityModule(JoinHandle<()>);
+pub(crate) struct SecurityModule {
+    task: JoinHandle<()>,
+    /// Closed to end the task.
+    running: oneshot::Sender<()>,
+}
 
 impl SecurityModule {
     /// Of an enclave that was just measured and has not run yet. Must be called on a Tokio runtime.
@@ -126,13 +131,16 @@ impl SecurityModule {
             issuer,
             state,
         };
-        Ok(Self(tokio::spawn(serve(channel, respondent, id.clone()))))
+        let (running, stopped) = oneshot::channel();
+        let id = id.clone();
+        let task = tokio::spawn(serve(channel, respondent, id, stopped));
+        Ok(Self { task, running })
     }
-}
 
-impl Drop for SecurityModule {
-    fn drop(&mut self) {
-        self.0.abort();
+    /// Ends the task. When this returns it writes to the enclave's directory no more.
+    pub(crate) async fn stop(self) {
+        drop(self.running);
+        let _ = self.task.await;
     }
 }
 
@@ -145,22 +153,31 @@ fn measured(measurements: &Measurements) -> Result<MeasuredImage, nsm::ParsePcrE
     })
 }
 
-/// Answers until the VMM is gone.
-async fn serve(channel: Channel, mut respondent: Respondent, id: EnclaveId) {
+/// Answers until the VMM is gone, or `stopped`. A request that is being carried out is carried out.
+async fn serve(
+    channel: Channel,
+    mut respondent: Respondent,
+    id: EnclaveId,
+    mut stopped: oneshot::Receiver<()>,
+) {
     let mut rate = Rate::default();
     let mut refusals = 0;
     loop {
-        let packet = match channel.heard().await {
+        let heard = tokio::select! {
+            _ = &mut stopped => return,
+            heard = next_request(&channel, &mut rate) => heard,
+        };
+        let packet = match heard {
             Heard::Packet(packet) => packet,
-            Heard::Gone => return,
+            Heard::Gone => {
+                tracing::debug!(enclave = %id, "the VMM's NSM device has hung up");
+                return;
+            }
         };
         let Some(request) = RequestPacket::decode(&packet) else {
             refused(&id, &mut refusals, "a packet that is no request");
-            rate.wait(Cost::Lookup).await;
             continue;
         };
-        let cost = Request::decode(request.request).map_or(Cost::Lookup, |request| request.cost());
-        rate.wait(cost).await;
         let number = request.number;
         let answered = tokio::task::spawn_blocking(move || {
             let answer = respondent.answer(&packet);
@@ -174,10 +191,25 @@ async fn serve(channel: Channel, mut respondent: Respondent, id: EnclaveId) {
         if let Some(reason) = &answer.refusal {
             refused(&id, &mut refusals, reason);
         }
-        if !channel.say(number, &answer.response).await {
+        let said = tokio::select! {
+            _ = &mut stopped => return,
+            said = channel.say(number, &answer.response) => said,
+        };
+        if !said {
             return;
         }
     }
+}
+
+/// The next packet, once it is its turn.
+async fn next_request(channel: &Channel, rate: &mut Rate) -> Heard {
+    let heard = channel.heard().await;
+    if let Heard::Packet(packet) = &heard {
+        let request = RequestPacket::decode(packet).and_then(|packet| Request::decode(packet.request).ok());
+        rate.wait(request.map_or(Cost::Lookup, |request| request.cost()))
+            .await;
+    }
+    heard
 }
 
 fn refused(id: &EnclaveId, refusals: &mut u32, reason: &str) {
