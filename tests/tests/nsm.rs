@@ -11,8 +11,9 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
@@ -430,12 +431,25 @@ fn the_kernels_random_numbers_come_from_the_nsm() {
     enclave.terminate();
 }
 
-/// A daemon whose VMMs are `hostile-vmm`, which does what `orders` says.
-fn with_hostile_vmm(orders: &str) -> OwnDaemon {
+/// The VMM of the daemons below; a link to the one that is wanted.
+const VMM: &str = "/tmp/vmm-of-this-suite";
+
+/// The VMMs that are started from here on are these.
+fn use_vmm(vmm: &Path) {
+    let _ = fs::remove_file(VMM);
+    symlink(vmm, VMM).expect("link the VMM");
+}
+
+/// The VMMs that are started from here on are `hostile-vmm`, which does what `orders` says.
+fn use_hostile_vmm(orders: &str) {
     let _ = fs::remove_file(FINDINGS);
     fs::write(ORDERS, orders).expect("write the orders");
-    let vmm = parent::guest_application("hostile-vmm");
-    OwnDaemon::start(&["--vmm", &vmm.to_string_lossy()])
+    use_vmm(&parent::guest_application("hostile-vmm"));
+}
+
+fn with_hostile_vmm(orders: &str) -> OwnDaemon {
+    use_hostile_vmm(orders);
+    OwnDaemon::start(&["--vmm", VMM])
 }
 
 fn hello() -> Launch {
@@ -472,9 +486,12 @@ fn a_vmm_that_was_taken_over_cannot_change_what_was_measured() {
 #[test]
 fn a_vmm_that_was_taken_over_cannot_speak_for_another_enclave() {
     let _world = World::enter();
-    let daemon = with_hostile_vmm("behave");
-    let victim = hello().run(daemon.host());
-    fs::write(ORDERS, "impersonate").expect("write the orders");
+    use_vmm(Path::new("/usr/bin/enclave-vmm"));
+    let daemon = OwnDaemon::start(&["--vmm", VMM]);
+    let victim = client().run(daemon.host());
+    let mut victims_nsm = Nsm::of(&victim);
+    let measured = victims_nsm.pcr(0);
+    use_hostile_vmm("impersonate");
 
     let enclave = hello().run(daemon.host());
 
@@ -483,8 +500,10 @@ fn a_vmm_that_was_taken_over_cannot_speak_for_another_enclave() {
     let slot = |enclave: &Enclave| enclave.id.rsplit("-enc").next().expect("an id").to_owned();
     assert!(text.contains(&slot(&enclave)), "it names the enclave that asked");
     assert!(!text.contains(&slot(&victim)));
-    // Behind another enclave's socket is that one's VMM, never the daemon: nobody answers with a document.
+    // Behind another enclave's socket is that one's VMM, never the daemon: nobody answers with a document, and that one still
+    // has its own security module.
     assert!(finding("other's socket:").ends_with("answered false"));
+    assert_eq!(victims_nsm.pcr(0), measured);
     victim.terminate();
     enclave.terminate();
 }

@@ -212,7 +212,14 @@ fn send_garbage(nsm: &Channel) -> io::Result<()> {
 
 fn flood(nsm: &Channel) -> io::Result<()> {
     found("flooding")?;
+    let question = RequestPacket {
+        number: 1,
+        room: 0x3000,
+        request: &attestation(),
+    }
+    .encode();
     loop {
-        nsm.say(1, &attestation())?;
+        nsm.try_to_send(&question)?;
+        nsm.heard_of(u64::MAX)?;
     }
 }
