@@ -89,7 +89,7 @@ fn a_gibibyte_is_one_large_page_where_there_is_one() {
 fn any_size_is_given_as_asked_in_pages_of_both_sizes() {
     let _world = World::enter();
     let (large, small) = pools();
-    let eif = eifs::of_application("machine", &["fill", "1100"]);
+    let eif = eifs::of_application("machine", &["fill", "1060"]);
 
     let enclave = Launch::of(eif)
         .with_memory(1224)
@@ -98,7 +98,7 @@ fn any_size_is_given_as_asked_in_pages_of_both_sizes() {
 
     assert_eq!(enclave.info["MemoryMiB"], 1224);
     assert_eq!(pools(), (large - 1, small - 100));
-    enclave.console().wait_for("filled 1100 MiB, 0 pages are wrong");
+    enclave.console().wait_for("filled 1060 MiB, 0 pages are wrong");
     enclave.terminate();
     assert_eq!(pools(), (large, small));
 }
