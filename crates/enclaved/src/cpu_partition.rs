@@ -28,6 +28,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::error_chain::chain_of;
 use crate::ids::EnclaveId;
 use crate::interrupts::{self, Moved};
 
@@ -85,7 +86,7 @@ impl CpuPartitions {
         match prepare(root, run_directory, pool) {
             Ok(group) => Self { group: Some(group) },
             Err(error) => {
-                let why = error_chain(&error);
+                let why = chain_of(&error);
                 tracing::warn!(
                     why,
                     "enclaves do not get exclusive CPUs here: their vCPUs are pinned, but other tasks may share the CPUs"
@@ -257,7 +258,7 @@ fn prepare(root: &Path, run_directory: &Path, pool: &BTreeSet<u32>) -> Result<Pa
     // Only tells how a VMM ended, so that it may be missing.
     for group in [root, &group] {
         if let Err(error) = write(&group.join("cgroup.subtree_control"), "+memory") {
-            tracing::debug!(error = error_chain(&error), "no account of memory by enclave");
+            tracing::debug!(error = chain_of(&error), "no account of memory by enclave");
         }
     }
     let prepared = write(&group.join("cgroup.subtree_control"), "+cpuset")
@@ -320,13 +321,6 @@ fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Partit
 /// As the kernel reads it: `1,2,5`.
 fn list(cpus: &BTreeSet<u32>) -> String {
     cpus.iter().map(u32::to_string).collect::<Vec<_>>().join(",")
-}
-
-fn error_chain(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
-    }
 }
 
 #[cfg(test)]

@@ -48,6 +48,7 @@ pub mod cpu_partition;
 pub mod daemon;
 mod end;
 pub mod ended;
+mod error_chain;
 pub mod foreign;
 mod guest_memory;
 pub mod heartbeat;

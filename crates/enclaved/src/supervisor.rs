@@ -23,10 +23,10 @@ use tokio::sync::{mpsc, watch};
 
 use crate::allocator::pool::PoolLock;
 use crate::application_end::ApplicationEndListener;
-use crate::authority::chain_of;
 use crate::console::{Console, ConsoleError};
 use crate::cpu_partition::Partition;
 use crate::end::End;
+use crate::error_chain::chain_of;
 use crate::guest_memory::HeldMemory;
 use crate::heartbeat::Heartbeat;
 use crate::image_signature;

@@ -22,7 +22,6 @@
 
 mod store;
 
-use std::error::Error;
 use std::fmt;
 use std::fs;
 use std::io;
@@ -39,6 +38,7 @@ use attestation::{
 };
 
 use self::store::{Store, StoreError};
+use crate::error_chain::chain_of;
 use crate::ids::EnclaveId;
 
 /// How long a failure is remembered before files are tried again: enclaves can ask many times in a second.
@@ -325,17 +325,6 @@ impl fmt::Debug for EnclaveIssuer {
             .field("module", &self.module)
             .finish_non_exhaustive()
     }
-}
-
-/// An error with all that caused it, as a log line.
-pub(crate) fn chain_of(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

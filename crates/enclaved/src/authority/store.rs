@@ -21,6 +21,7 @@ use getrandom::rand_core::UnwrapErr;
 use rustix::fs::FlockOperation;
 
 use super::{AuthorityError, Host, is_good};
+use crate::error_chain::chain_of;
 
 /// 2026-01-01, the first day of every root, so that a clock that is set later does not put it into the future. A machine whose
 /// clock says less has not been told the time.
@@ -105,7 +106,7 @@ impl Store {
         self.below(&root, now, false).or_else(|error| {
             // For instance files of two generations, after a crash between two of them.
             tracing::warn!(
-                error = super::chain_of(&error),
+                error = chain_of(&error),
                 "the certificates below the root are made anew"
             );
             self.below(&root, now, true)
@@ -224,7 +225,7 @@ impl Store {
             .ok_or("no certificate follows the key")?;
         let key = SoftwareKey::from_pkcs8(key.as_bytes()).map_err(|error| error.to_string())?;
         let certificates =
-            certificates_from_bytes(certificate.as_bytes()).map_err(|error| super::chain_of(&error))?;
+            certificates_from_bytes(certificate.as_bytes()).map_err(|error| chain_of(&error))?;
         let [certificate] = <[Certificate; 1]>::try_from(certificates)
             .map_err(|all| format!("it has {} certificates", all.len()))?;
         if *certificate.public_key() != key.public_key() {

@@ -45,7 +45,8 @@ use tokio::task::JoinHandle;
 use self::channel::{Channel, Heard};
 use self::rate::Rate;
 use self::state::{State, StateError};
-use crate::authority::{Authority, AuthorityError, EnclaveIssuer, chain_of, now};
+use crate::authority::{Authority, AuthorityError, EnclaveIssuer, now};
+use crate::error_chain::chain_of;
 use crate::ids::EnclaveId;
 use crate::run_directory::{EnclaveDirectory, RunDirectoryError};
 

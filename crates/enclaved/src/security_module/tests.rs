@@ -216,7 +216,7 @@ async fn a_change_that_is_asked_for_again_after_a_restart_is_made_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_that_an_earlier_daemon_left_unanswered_is_answered_by_the_next() {
+async fn a_request_after_a_restart_is_answered_by_the_next_daemon() {
     let mut world = World::new(1, false);
     world.module = None;
     world.next_daemon();
