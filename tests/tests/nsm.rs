@@ -1,4 +1,4 @@
-// parent: --cpus 6 --threads 2 --memory 3G --hugepages-2m 768 --no-daemon -- --test-threads 1 --nocapture
+// parent: --cpus 8 --threads 2 --memory 3G --hugepages-2m 768 --no-daemon -- --test-threads 1 --nocapture
 //! The Nitro Security Module as an application sees it, through AWS's own client library inside the enclave, and attestation
 //! documents as a verifier on the parent does.
 
@@ -9,9 +9,9 @@
     reason = "a suite fails on the spot"
 )]
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io::{BufRead, BufReader, Write};
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -442,7 +442,9 @@ fn use_vmm(vmm: &Path) {
 
 /// The VMMs that are started from here on are `hostile-vmm`, which does what `orders` says.
 fn use_hostile_vmm(orders: &str) {
-    let _ = fs::remove_file(FINDINGS);
+    // Whoever it runs as writes there.
+    fs::write(FINDINGS, "").expect("make a file for the findings");
+    fs::set_permissions(FINDINGS, Permissions::from_mode(0o666)).expect("let others write there");
     fs::write(ORDERS, orders).expect("write the orders");
     use_vmm(&parent::guest_application("hostile-vmm"));
 }
@@ -500,18 +502,104 @@ fn a_vmm_that_was_taken_over_cannot_speak_for_another_enclave() {
     let slot = |enclave: &Enclave| enclave.id.rsplit("-enc").next().expect("an id").to_owned();
     assert!(text.contains(&slot(&enclave)), "it names the enclave that asked");
     assert!(!text.contains(&slot(&victim)));
-    // Behind another enclave's socket is that one's VMM, never the daemon: nobody answers with a document, and that one still
-    // has its own security module.
-    assert!(finding("other's socket:").ends_with("answered false"));
+    // Behind another enclave's socket is that one's VMM, never the daemon; it cannot even be reached, and that one still has its
+    // own security module.
+    assert_eq!(finding("other's socket:"), "PermissionDenied");
     assert_eq!(victims_nsm.pcr(0), measured);
     victim.terminate();
     enclave.terminate();
 }
 
+/// All files below `directory`.
+fn files_below(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).expect("list a directory");
+    let paths = entries.map(|entry| entry.expect("an entry").path());
+    paths
+        .flat_map(|path| {
+            if path.is_dir() {
+                files_below(&path)
+            } else {
+                vec![path]
+            }
+        })
+        .collect()
+}
+
+#[test]
+fn a_vmm_that_was_taken_over_reaches_no_key_no_register_no_enclave_and_no_process() {
+    let _world = World::enter();
+    use_vmm(Path::new("/usr/bin/enclave-vmm"));
+    let daemon = OwnDaemon::start(&["--vmm", VMM]);
+    let victim = client().run(daemon.host());
+    let keys = files_below(Path::new("/var/lib/enclaved"));
+    assert!(!keys.is_empty());
+    let secrets = keys.iter().map(|path| path.display().to_string());
+    let orders: Vec<String> = ["break-out".to_owned()].into_iter().chain(secrets).collect();
+    use_hostile_vmm(&orders.join("\n"));
+
+    let enclave = hello().run(daemon.host());
+
+    finding("that was all");
+    let findings = fs::read_to_string(FINDINGS).expect("findings");
+    println!("{findings}");
+    let attempts: Vec<&str> = findings
+        .lines()
+        .filter(|line| line.starts_with("tried "))
+        .collect();
+    let done: Vec<_> = attempts
+        .iter()
+        .filter(|line| !line.ends_with(": PermissionDenied"))
+        .collect();
+    assert!(done.is_empty(), "{done:#?}");
+    // What was tried was there to be had.
+    for name in [
+        "pcrs.json",
+        "enclave.json",
+        "outcome",
+        "log.pipe",
+        "nsm.sock",
+        "vsock.sock",
+    ] {
+        assert!(enclave.directory().join(name).exists(), "{name}");
+    }
+    for process in [daemon.process_id(), victim.process_id()] {
+        let attempt = format!("tried signal {process}: PermissionDenied");
+        assert!(attempts.contains(&attempt.as_str()), "{attempt}");
+    }
+    let neighbour = victim.directory();
+    let name = neighbour.file_name().expect("a name").to_string_lossy();
+    assert!(
+        attempts
+            .iter()
+            .any(|line| line.contains(&format!("connect ../{name}")))
+    );
+    let status = fs::read_to_string(format!("/proc/{}/status", enclave.process_id())).expect("its status");
+    for line in [
+        "Groups:\t \n",
+        "CapPrm:\t0000000000000000\n",
+        "CapEff:\t0000000000000000\n",
+    ] {
+        assert!(status.contains(line), "{line:?} in {status}");
+    }
+    let user = |process: u32| {
+        fs::metadata(format!("/proc/{process}/stat"))
+            .expect("a process")
+            .uid()
+    };
+    assert!(user(enclave.process_id()) > 0x7000_0000);
+    enclave.terminate();
+    victim.terminate();
+}
+
 #[test]
 fn a_vmm_that_was_taken_over_cannot_starve_the_daemon_or_break_its_own_registers() {
     let _world = World::enter();
-    let daemon = with_hostile_vmm("garbage");
+    use_vmm(Path::new("/usr/bin/enclave-vmm"));
+    let daemon = OwnDaemon::start(&["--vmm", VMM]);
+    let bystander = client().run(daemon.host());
+    let mut bystanders_nsm = Nsm::of(&bystander);
+    let before = bystanders_nsm.pcr(0);
+    use_hostile_vmm("garbage");
     let enclave = hello().run(daemon.host());
     let answer = finding("pcr0 ");
     assert!(answer.ends_with(&MEASURED.repeat(48)), "{answer}");
@@ -527,10 +615,13 @@ fn a_vmm_that_was_taken_over_cannot_starve_the_daemon_or_break_its_own_registers
     let flooding = hello().run(daemon.host());
     finding("flooding");
     fs::write(ORDERS, "behave").expect("write the orders");
-    // Clients are served, and enclaves start and end, meanwhile.
+    // Clients are served, enclaves start and end, and other security modules answer, meanwhile.
     hello().run(daemon.host()).terminate();
-    assert_eq!(daemon.host().describe().len(), 1);
+    assert_eq!(daemon.host().describe().len(), 2);
+    assert_eq!(bystanders_nsm.pcr(0), before);
+    assert!(!bystanders_nsm.document("- - -").is_empty());
     flooding.terminate();
+    bystander.terminate();
 }
 
 /// Not a limit that must hold, but what there is. `cargo xtask bench nsm` has it measured several times, and makes a table of

@@ -32,6 +32,7 @@ pub mod log;
 pub mod machine;
 pub mod memory;
 pub mod nsm;
+pub mod privileges;
 pub mod probe;
 pub mod signals;
 pub mod stall;

@@ -3,7 +3,7 @@
 use std::{os::fd::AsFd, process::ExitCode};
 
 use api::vmm::Event;
-use enclave_vmm::{control::Control, log, machine, probe, signals};
+use enclave_vmm::{control::Control, log, machine, privileges, probe, signals};
 
 const USAGE: &str = "\
 enclave-vmm runs one enclave. The daemon enclaved starts it; there is nothing to run by hand but
@@ -31,6 +31,7 @@ fn main() -> ExitCode {
 /// Runs the enclave that the daemon describes; whatever happens is told to the daemon.
 fn run() -> ExitCode {
     signals::restore_default_actions();
+    privileges::give_up();
     let stdin = std::io::stdin();
     let control = Control::new(stdin.as_fd());
     match machine::run(&control) {

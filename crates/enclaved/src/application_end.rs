@@ -132,7 +132,7 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         let run_directory = crate::run_directory::RunDirectory::open(parent.path(), None).unwrap();
         let directory = run_directory
-            .create_enclave(&"i-0-enc1".parse().unwrap())
+            .create_enclave(&"i-0-enc1".parse().unwrap(), None)
             .unwrap();
         let listener = ApplicationEndListener::listen(&directory).unwrap();
         let path = directory.port_path(APPLICATION_END_PORT);

@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::{Parser, ValueEnum};
 
 use crate::authority::Source;
+use crate::vmm_user::FIRST_VMM_USER;
 
 /// The VMM's file name.
 const VMM: &str = "enclave-vmm";
@@ -65,6 +66,10 @@ pub struct Arguments {
     #[arg(long, value_name = "PATH", requires = "attestation_key")]
     pub attestation_chain: Option<PathBuf>,
 
+    /// VMMs run as users without a name, one per enclave: UID plus the number of the enclave's first CPU
+    #[arg(long, value_name = "UID", default_value_t = FIRST_VMM_USER, value_parser = clap::value_parser!(u32).range(1..))]
+    pub first_vmm_user: u32,
+
     /// How log lines look
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
@@ -102,6 +107,8 @@ pub struct Config {
     pub region: String,
     /// The role that PCR 3 states.
     pub parent_role: Option<String>,
+    /// The first user id of VMMs.
+    pub first_vmm_user: u32,
 }
 
 /// What clients may use of the daemon.
@@ -145,6 +152,7 @@ impl From<&Arguments> for Config {
             },
             region: arguments.region.clone(),
             parent_role: arguments.parent_role.clone(),
+            first_vmm_user: arguments.first_vmm_user,
         }
     }
 }

@@ -93,6 +93,7 @@ async fn run<L: Launcher>(
         kvm,
         debug_mode: request.debug_mode,
         time_limit: daemon.heartbeat_timeout,
+        users: daemon.vmm_users,
         pool_lock: pool.lock,
     };
     let prepared = preparation::prepare(

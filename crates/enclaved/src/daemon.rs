@@ -31,6 +31,7 @@ use crate::run_directory::{RunDirectory, RunDirectoryError, group_id};
 use crate::security_module::Attestation;
 use crate::service_manager::{self, Pulse};
 use crate::supervisor::{self, Left};
+use crate::vmm_user::VmmUsers;
 
 /// How long clients get at the end to take their last reply.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -87,6 +88,7 @@ pub enum Stop {
 pub(crate) struct Shared<L> {
     pub(crate) limits: Limits,
     pub(crate) heartbeat_timeout: Option<Duration>,
+    pub(crate) vmm_users: VmmUsers,
     pub(crate) machine: Machine,
     pub(crate) registry: Registry,
     pub(crate) launcher: L,
@@ -136,6 +138,7 @@ impl<L: Launcher> Daemon<L> {
                 let shared = Shared {
                     limits: config.limits,
                     heartbeat_timeout: config.heartbeat_timeout,
+                    vmm_users: VmmUsers::from(config.first_vmm_user),
                     machine,
                     registry: Registry::default(),
                     launcher,

@@ -147,7 +147,7 @@ mod tests {
             debug_mode: false,
             created: 0,
         };
-        let mut note = Note::new(facts, vmm);
+        let mut note = Note::new(facts, vmm, None);
         note.measurements = booted.then(|| Measurements {
             hash_algorithm: String::new(),
             pcr0: String::new(),

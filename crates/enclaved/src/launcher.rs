@@ -14,6 +14,7 @@ use api::vmm::{Event, LaunchSpec};
 
 use crate::foreign::ForeignDescriptor;
 use crate::process_identity::ProcessIdentity;
+use crate::vmm_user::VmmUser;
 
 /// Everything one launch needs.
 #[derive(Debug)]
@@ -22,8 +23,10 @@ pub struct Launch {
     pub spec: LaunchSpec,
     /// What it is given. The launcher closes its copies.
     pub descriptors: Descriptors,
-    /// The enclave's part of the run directory; the VMM's working directory.
+    /// The enclave's part of the run directory.
     pub directory: PathBuf,
+    /// The user that the VMM is to be; `None` for the daemon's own.
+    pub user: Option<VmmUser>,
     /// The list of processes of the control group that the VMM belongs to, open for writing, if the machine has one.
     pub process_list: Option<OwnedFd>,
 }

@@ -36,6 +36,7 @@
 
 #![forbid(unsafe_code)]
 
+mod acl;
 pub mod admission;
 pub mod allocator;
 mod application_end;
@@ -58,6 +59,7 @@ pub mod inheritance;
 mod interrupts;
 pub mod launcher;
 pub mod note;
+mod port_listeners;
 mod preparation;
 mod printable;
 pub mod process_identity;
@@ -68,6 +70,7 @@ pub mod service_manager;
 mod supervisor;
 mod vmm_log;
 pub mod vmm_process;
+pub mod vmm_user;
 mod wire;
 
 pub use config::Config;

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::EnclaveId;
 use crate::process_identity::ProcessIdentity;
+use crate::vmm_user::VmmUser;
 
 const NOTE_FILE: &str = "enclave.json";
 const UNFINISHED_NOTE: &str = "enclave.json.new";
@@ -32,6 +33,9 @@ pub struct Note {
     pub enclave: Facts,
     /// The enclave's VMM.
     pub vmm: ProcessIdentity,
+    /// The user that it runs as, unless that is the daemon's.
+    #[serde(default)]
+    pub vmm_user: Option<VmmUser>,
     /// What was measured; present exactly if the enclave has booted.
     pub measurements: Option<Measurements>,
 }
@@ -72,11 +76,12 @@ pub enum NoteError {
 
 impl Note {
     /// A note on an enclave that boots.
-    pub fn new(enclave: Facts, vmm: ProcessIdentity) -> Self {
+    pub fn new(enclave: Facts, vmm: ProcessIdentity, vmm_user: Option<VmmUser>) -> Self {
         Self {
             format: FORMAT,
             enclave,
             vmm,
+            vmm_user,
             measurements: None,
         }
     }
@@ -112,6 +117,7 @@ impl Note {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::vmm_user::VmmUsers;
 
     fn note() -> Note {
         let facts = Facts {
@@ -123,7 +129,8 @@ mod tests {
             debug_mode: true,
             created: 1,
         };
-        Note::new(facts, ProcessIdentity::of(std::process::id()).unwrap())
+        let user = VmmUsers::from(1000).of(&facts.cpu_ids);
+        Note::new(facts, ProcessIdentity::of(std::process::id()).unwrap(), user)
     }
 
     #[test]

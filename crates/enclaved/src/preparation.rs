@@ -14,9 +14,11 @@ use crate::cpu_partition::{CpuPartitions, PartitionError};
 use crate::guest_memory::HeldMemory;
 use crate::heartbeat::{self, Heartbeat};
 use crate::launcher::{Descriptors, Launch};
+use crate::port_listeners::PortListeners;
 use crate::registry::Lease;
-use crate::run_directory::{RunDirectory, RunDirectoryError};
+use crate::run_directory::{EnclaveDirectory, RunDirectory, RunDirectoryError};
 use crate::vmm_log;
+use crate::vmm_user::{VmmUser, VmmUsers};
 
 /// An admitted enclave, ready to be launched. Dropping it gives everything back.
 #[derive(Debug)]
@@ -31,6 +33,8 @@ pub(crate) struct Prepared {
     pub(crate) application_end: ApplicationEndListener,
     /// Its console, in debug mode.
     pub(crate) console: Option<Console>,
+    /// What gives the VMM the parent's listeners, if it has a user of its own.
+    pub(crate) port_listeners: Option<PortListeners>,
     /// Its memory, to be cleared at its end.
     pub(crate) memory: HeldMemory,
     /// How long it may take to boot.
@@ -50,6 +54,8 @@ pub(crate) struct Order {
     pub(crate) debug_mode: bool,
     /// How long it may take to boot; `None` for AWS's limit.
     pub(crate) time_limit: Option<Duration>,
+    /// Among them is the VMM's user.
+    pub(crate) users: VmmUsers,
     /// Keeps the pool as it is.
     pub(crate) pool_lock: PoolLock,
 }
@@ -68,14 +74,12 @@ pub(crate) fn prepare(
     let time_limit = order
         .time_limit
         .unwrap_or_else(|| heartbeat::time_limit(order.image.size, grant.memory_mib() << 20));
+    let user = order.users.of(&grant.cpus.cpu_ids);
     let directory = run_directory
-        .create_enclave(&grant.id)
+        .create_enclave(&grant.id, user)
         .map_err(|error| cannot_make(&error))?;
-    let heartbeat = Heartbeat::listen(&directory).map_err(|error| cannot_make(&error))?;
-    let vsock = directory.bind_vsock().map_err(|error| cannot_make(&error))?;
-    let nsm = directory.bind_nsm().map_err(|error| cannot_make(&error))?;
-    let directory_descriptor = directory.descriptor().map_err(|error| cannot_make(&error))?;
-    let application_end = ApplicationEndListener::listen(&directory).map_err(|error| cannot_make(&error))?;
+    let sockets = Sockets::make(&directory).map_err(|error| cannot_make(&error))?;
+    let port_listeners = user.map(|user| watch_ports(&directory, user)).transpose()?;
     let outcome = directory.create_outcome().map_err(|error| cannot_make(&error))?;
     let log = vmm_log::start(&directory, grant.id.to_string()).map_err(|error| cannot_make(&error))?;
     let (console, console_pipe) = if order.debug_mode {
@@ -122,9 +126,9 @@ pub(crate) fn prepare(
         descriptors: Descriptors {
             kvm: order.kvm,
             eif: order.image.file,
-            vsock: vsock.into(),
-            nsm,
-            directory: directory_descriptor,
+            vsock: sockets.vsock,
+            nsm: sockets.nsm,
+            directory: sockets.directory,
             outcome,
             log,
             memory: memory_files,
@@ -132,18 +136,49 @@ pub(crate) fn prepare(
             vcpu_group,
         },
         directory: directory.path().to_owned(),
+        user,
         process_list,
     };
     lease.attach(directory, partition, console.clone());
     Ok(Prepared {
         lease,
         launch,
-        heartbeat,
-        application_end,
+        heartbeat: sockets.heartbeat,
+        application_end: sockets.application_end,
         console,
+        port_listeners,
         memory,
         time_limit,
         pool_lock: order.pool_lock,
+    })
+}
+
+/// What is listened on in an enclave's directory.
+struct Sockets {
+    heartbeat: Heartbeat,
+    application_end: ApplicationEndListener,
+    vsock: OwnedFd,
+    nsm: OwnedFd,
+    /// The directory itself, to connect to what others listen on.
+    directory: OwnedFd,
+}
+
+impl Sockets {
+    fn make(directory: &EnclaveDirectory) -> Result<Self, RunDirectoryError> {
+        Ok(Self {
+            heartbeat: Heartbeat::listen(directory)?,
+            application_end: ApplicationEndListener::listen(directory)?,
+            vsock: directory.bind_vsock()?.into(),
+            nsm: directory.bind_nsm()?,
+            directory: directory.descriptor()?,
+        })
+    }
+}
+
+fn watch_ports(directory: &EnclaveDirectory, user: VmmUser) -> Result<PortListeners, Failure> {
+    PortListeners::watch(directory, user).map_err(|error| {
+        let context = "The VMM cannot be given the listeners of the parent";
+        Failure::caused_by(ErrorCode::FileOperation, context, &error)
     })
 }
 

@@ -6,11 +6,11 @@
 //!   enclaved.sock                    0660 root:ne, where clients connect
 //!   enclaved.log                     log of a daemon in the background
 //!   pool.json, pool.lock             what enclaves may have, and who changes or uses that (`allocator::pool`)
-//!   <enclave id>/                    0750 root:ne, gone when the enclave is
+//!   <enclave id>/                    0750 root:ne, searchable for the VMM's user (acl(5)); gone when the enclave is
 //!     vsock.sock                     0660 root:ne, connect to the enclave: CONNECT <port>
-//!     vsock.sock_<port>              made by whoever listens for the enclave on that port
-//!     vsock.sock_9000                0600, the daemon's own: the heartbeat; gone after boot
-//!     vsock.sock_9001                0600, the daemon's own: how the application ended
+//!     vsock.sock_<port>              made by whoever listens for the enclave on that port; then the VMM's user's
+//!     vsock.sock_9000                0600, made by the daemon: the heartbeat; gone after boot
+//!     vsock.sock_9001                0600, made by the daemon: how the application ended
 //!     enclave.json                   what is known of the enclave, for the next daemon
 //!     log.pipe, console.pipe         0600, what the VMM and (debug mode) the guest print
 //!     console.history                0600, the kept part of the console
@@ -30,7 +30,9 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FileType, FlockOperation, Mode, OFlags};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
+use crate::acl;
 use crate::ids::EnclaveId;
+use crate::vmm_user::VmmUser;
 
 /// The socket to which clients connect.
 pub const CLIENT_SOCKET: &str = "enclaved.sock";
@@ -57,6 +59,9 @@ pub const LOG_PIPE: &str = "log.pipe";
 pub const CONSOLE_PIPE: &str = "console.pipe";
 
 const LOCK_FILE: &str = "enclaved.lock";
+
+/// Of an enclave's directory, where the group exists.
+const ENCLAVE_MODE: u32 = 0o750;
 
 /// The longest path of a Unix socket, without its final zero (`sockaddr_un`).
 const MAX_SOCKET_PATH: usize = 107;
@@ -151,11 +156,15 @@ impl RunDirectory {
         }
     }
 
-    /// A new directory for one enclave.
+    /// A new directory for one enclave, where `user`, its VMM, may connect to sockets by name.
     ///
     /// # Errors
     /// [`RunDirectoryError::Io`].
-    pub fn create_enclave(&self, id: &EnclaveId) -> Result<EnclaveDirectory, RunDirectoryError> {
+    pub fn create_enclave(
+        &self,
+        id: &EnclaveId,
+        user: Option<VmmUser>,
+    ) -> Result<EnclaveDirectory, RunDirectoryError> {
         let path = self.path.join(id.to_string());
         fs::create_dir(&path).map_err(failed("create", &path))?;
         let directory = EnclaveDirectory {
@@ -163,7 +172,16 @@ impl RunDirectory {
             group: self.group,
             keep: false,
         };
-        share(&directory.path, 0o750, self.group)?;
+        share(&directory.path, ENCLAVE_MODE, self.group)?;
+        if let Some(user) = user {
+            let mode = if self.group.is_some() {
+                ENCLAVE_MODE
+            } else {
+                ENCLAVE_MODE & 0o700
+            };
+            let path = &directory.path;
+            acl::let_user_search(path, mode, user.id()).map_err(failed("let the VMM search", path))?;
+        }
         Ok(directory)
     }
 }
@@ -476,7 +494,7 @@ mod tests {
         let run = RunDirectory::open(directory.path(), Some(own_group)).unwrap();
         let id = EnclaveId::generate(&InstanceId::read(Path::new("/nonexistent")));
 
-        let enclave = run.create_enclave(&id).unwrap();
+        let enclave = run.create_enclave(&id, None).unwrap();
         let _vsock = enclave.bind_vsock().unwrap();
         let _heartbeat = enclave.bind_port(9000).unwrap();
         let path = enclave.path().to_owned();

@@ -32,6 +32,7 @@ use crate::heartbeat::Heartbeat;
 use crate::image_signature;
 use crate::launcher::{Instance, Launcher, ProcessEnd, Said};
 use crate::note::{Facts, Note};
+use crate::port_listeners::PortListeners;
 use crate::preparation::Prepared;
 use crate::registry::{EndRequest, Lease, Registry};
 use crate::run_directory::{EnclaveDirectory, RunDirectoryError};
@@ -58,19 +59,20 @@ pub(crate) async fn supervise<L: Launcher>(
         heartbeat,
         application_end,
         console,
+        port_listeners,
         memory,
         time_limit,
         pool_lock,
     } = prepared;
     let id = launch.spec.enclave_id.clone();
     let started_line = started_line(&launch.spec);
-    let directory = launch.directory.clone();
+    let (directory, user) = (launch.directory.clone(), launch.user);
     let instance = match launcher.launch(launch) {
         Ok(instance) => instance,
         Err(failure) => {
             let reason = failure.message.as_str();
             tracing::warn!(enclave = %id, reason, "the enclave could not be launched");
-            drop((heartbeat, application_end, memory, lease));
+            drop((heartbeat, application_end, port_listeners, memory, lease));
             return reply(&client, Reply::Error(failure));
         }
     };
@@ -79,11 +81,12 @@ pub(crate) async fn supervise<L: Launcher>(
     tracing::info!(enclave = %id, process_id, "launched");
     let mut life = Life {
         end_requests: lease.end_requests(),
-        note: Note::new(lease.facts().clone(), instance.identity().clone()),
+        note: Note::new(lease.facts().clone(), instance.identity().clone(), user),
         directory,
         instance,
         application_end,
         application: None,
+        _port_listeners: port_listeners,
         console,
         memory,
         security_module: None,
@@ -162,6 +165,14 @@ pub(crate) fn resume<L: Launcher>(
     };
     let application_end = ApplicationEndListener::listen(&directory)?;
     let id = &note.enclave.id;
+    let watched = note.vmm_user.filter(|_| lives);
+    let port_listeners = watched
+        .map(|user| PortListeners::watch(&directory, user))
+        .transpose()
+        .unwrap_or_else(|error| {
+            tracing::error!(enclave = %id, %error, "the enclave reaches no listener that comes from now on");
+            None
+        });
     // An enclave that lives is not ended for either: its VMM may be ending just now, or may be older than the security module.
     let memory = lives
         .then(|| HeldMemory::of_process(&note.vmm, note.enclave.memory_mib))
@@ -186,6 +197,7 @@ pub(crate) fn resume<L: Launcher>(
         directory: path,
         application_end,
         application: None,
+        _port_listeners: port_listeners,
         console,
         memory: memory.unwrap_or_default(),
         security_module,
@@ -222,6 +234,8 @@ pub(crate) struct Life<I> {
     pub(crate) application_end: ApplicationEndListener,
     /// How its application ended, once it has said so.
     pub(crate) application: Option<ApplicationEnd>,
+    /// Runs for as long as the enclave.
+    pub(crate) _port_listeners: Option<PortListeners>,
     pub(crate) console: Option<Console>,
     pub(crate) memory: HeldMemory,
     /// Once the image is measured.

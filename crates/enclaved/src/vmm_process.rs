@@ -1,8 +1,8 @@
 //! The real launcher: one `enclave-vmm` process per enclave.
 //!
-//! The process gets nothing but its end of a `SOCK_SEQPACKET` pair as standard input, a pipe as standard error, an empty
-//! environment and the enclave's directory as working directory. Everything else it will ever hold comes as descriptors
-//! with the specification.
+//! The process gets nothing but its end of a `SOCK_SEQPACKET` pair as standard input, a pipe as standard error and an empty
+//! environment. Everything else it will ever hold comes as descriptors with the specification. It is a user of its own
+//! before its first instruction ([`crate::vmm_user`]), with no group but its own and, as execve(2) has it, no capability.
 //!
 //! A process that an earlier daemon started is no child and has no socket any more. It is watched through a descriptor of
 //! the process (pidfd), and its last event is found in the enclave's outcome file.
@@ -10,12 +10,13 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::mem::MaybeUninit;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use api::vmm::{Instruction, MAX_MESSAGE};
 use api::{ErrorCode, Failure};
+use rustix::fs::{Mode, OFlags};
 use rustix::net::{
     AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
 };
@@ -89,9 +90,17 @@ impl Launcher for VmmLauncher {
 
 impl VmmLauncher {
     fn start(&self, vmm_end: OwnedFd, control: OwnedFd, launch: &Launch) -> io::Result<VmmProcess> {
-        let child = Command::new(&self.program)
+        // The VMM's user needs no way to the program, which may be under somebody's home directory.
+        let program = rustix::fs::open(&self.program, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+        let mut command = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()));
+        if let Some(user) = launch.user {
+            // The standard library drops all further groups with the user.
+            command.uid(user.id()).gid(user.id());
+        }
+        let child = command
+            .arg0(&self.program)
             .env_clear()
-            .current_dir(&launch.directory)
+            .current_dir("/")
             // Ctrl-C in the daemon's terminal is for the daemon, which decides what becomes of its enclaves.
             .process_group(0)
             .stdin(Stdio::from(vmm_end))

@@ -31,7 +31,7 @@ fn enclave(fake: &FakeMachine) -> Child {
         debug_mode: false,
         created: 0,
     };
-    let note = Note::new(facts, ProcessIdentity::of(vmm.id()).unwrap());
+    let note = Note::new(facts, ProcessIdentity::of(vmm.id()).unwrap(), None);
     note.write(&directory).unwrap();
     vmm
 }

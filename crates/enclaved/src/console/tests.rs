@@ -20,7 +20,7 @@ fn directory() -> (tempfile::TempDir, EnclaveDirectory) {
     let parent = tempfile::tempdir().unwrap();
     let run_directory = RunDirectory::open(parent.path(), None).unwrap();
     let directory = run_directory
-        .create_enclave(&"i-0-enc1".parse().unwrap())
+        .create_enclave(&"i-0-enc1".parse().unwrap(), None)
         .unwrap();
     (parent, directory)
 }

@@ -52,7 +52,7 @@ impl World {
         let state = tempfile::tempdir().unwrap();
         let run = RunDirectory::open(&state.path().join("run"), None).unwrap();
         let id: EnclaveId = format!("i-0123456789abcdef0-enc{number:x}").parse().unwrap();
-        let directory = run.create_enclave(&id).unwrap();
+        let directory = run.create_enclave(&id, None).unwrap();
         let listener = directory.bind_nsm().unwrap();
         let attestation = attestation(state.path());
         let module = SecurityModule::start(&attestation, &id, &directory, &measurements(), debug_mode);

@@ -6,6 +6,7 @@ use api::vmm::{Event, ExitReason, LaunchSpec, MemoryFile};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage};
 
 use crate::launcher::Descriptors;
+use crate::vmm_user::VmmUsers;
 
 /// A launch whose n-th descriptor is the read end of a pipe that holds the byte n.
 fn launch(directory: &Path) -> Launch {
@@ -44,6 +45,7 @@ fn launch(directory: &Path) -> Launch {
             vcpu_group: None,
         },
         directory: directory.to_owned(),
+        user: None,
         process_list: None,
     }
 }
@@ -161,6 +163,38 @@ async fn a_process_is_launched_killed_and_reaped() {
     assert_eq!(process.wait().await.to_string(), "signal: 9 (SIGKILL)");
     assert_eq!(process.next_event().await, Said::Closed);
     assert!(identity.open().is_none());
+}
+
+/// `cat` waits at its control socket for as long as it is looked at.
+#[tokio::test]
+async fn a_vmm_is_its_user_and_nothing_else_wherever_its_program_is() {
+    let user = VmmUsers::from(7000).of(&[1]).expect("tests run as root");
+    let private = tempfile::tempdir().unwrap();
+    let program = private.path().join("program");
+    std::fs::copy("/bin/cat", &program).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let launch = Launch {
+        user: Some(user),
+        ..launch(directory.path())
+    };
+
+    let process = VmmLauncher::new(program.clone()).launch(launch).unwrap();
+
+    let proc = format!("/proc/{}", process.identity().process_id);
+    let status = std::fs::read_to_string(format!("{proc}/status")).unwrap();
+    for line in [
+        "Uid:\t7001\t7001\t7001\t7001\n",
+        "Gid:\t7001\t7001\t7001\t7001\n",
+        "Groups:\t \n",
+        "CapInh:\t0000000000000000\n",
+        "CapPrm:\t0000000000000000\n",
+        "CapEff:\t0000000000000000\n",
+        "CapAmb:\t0000000000000000\n",
+    ] {
+        assert!(status.contains(line), "{line:?} in {status}");
+    }
+    assert_eq!(std::fs::read_link(format!("{proc}/exe")).unwrap(), program);
+    assert_eq!(std::fs::read_link(format!("{proc}/cwd")).unwrap(), Path::new("/"));
 }
 
 /// Whether the process of this identity ends soon; it is nobody's to wait for, or the runtime's.

@@ -30,6 +30,7 @@ use enclaved::daemon::Stop;
 use enclaved::ids::InstanceId;
 use enclaved::launcher::{Descriptors, Instance, Launch, Launcher, ProcessEnd, Said};
 use enclaved::process_identity::ProcessIdentity;
+use enclaved::vmm_user::FIRST_VMM_USER;
 use enclaved::{Config, Daemon};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -181,6 +182,7 @@ fn config(run_directory: &Path) -> Config {
         authority: Source::Own(run_directory.join(STATE)),
         region: "local".into(),
         parent_role: None,
+        first_vmm_user: FIRST_VMM_USER,
     }
 }
 

@@ -1,8 +1,12 @@
 //! Sockets for connections that the guest opens: port P of the parent is whoever listens at `vsock.sock_P`.
 //!
-//! Connecting to a Unix socket succeeds or fails at once, with one exception: if the listener's backlog is full, the answer is
-//! EAGAIN, and nothing ever says that there is room again. Such connections are tried again at short intervals, for as long
-//! as a Linux guest waits by default, and then refused.
+//! Connecting to a Unix socket succeeds or fails at once, with two exceptions:
+//!
+//! - If the listener's backlog is full, the answer is EAGAIN, and nothing ever says that there is room again.
+//! - The VMM is a user of its own, and a new listener is somebody else's until the daemon has given it to the VMM
+//!   (`crates/enclaved/src/port_listeners.rs`). Until then the answer is EACCES.
+//!
+//! Such connections are tried again at short intervals, for as long as a Linux guest waits by default, and then refused.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -30,7 +34,7 @@ pub(super) struct Connector {
     next_round: Option<Instant>,
 }
 
-/// A connection whose listener was busy.
+/// A connection whose listener was busy, or not yet ours.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Attempt {
     pub(super) id: ConnectionId,
@@ -73,7 +77,7 @@ impl Connector {
     pub(super) fn attempt(&mut self, attempt: Attempt, now: Instant) -> Outcome {
         match self.open(attempt.port) {
             Ok(socket) => Outcome::Connected(socket),
-            Err(Errno::AGAIN | Errno::INTR)
+            Err(Errno::AGAIN | Errno::ACCESS | Errno::INTR)
                 if now < attempt.give_up_at && self.waiting.len() < MOST_WAITING =>
             {
                 self.waiting.push_back(attempt);
