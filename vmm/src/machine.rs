@@ -39,7 +39,7 @@ use crate::{
     nsm,
     probe::kvm_from,
     vcpu::{Buses, EndReporter, Placement, VcpuThreads},
-    vsock::unix::{UnixVsock, UnixVsockConfig},
+    vsock::unix::{self, UnixVsockConfig},
 };
 
 /// How often vCPUs are asked whether they are halted for ever.
@@ -158,8 +158,7 @@ impl Machine<'_> {
 
         buses.ports.attach(layout::CMOS_PORTS, Arc::new(Absent));
 
-        let (device, vsock) =
-            UnixVsock::open(vsock).map_err(LaunchError::system("opening the vsock device"))?;
+        let (device, vsock) = unix::open(vsock).map_err(LaunchError::system("opening the vsock device"))?;
         self.attach_virtio(&mut buses.mmio, device, layout::VSOCK_WINDOW, layout::VSOCK_IRQ)?;
         let (device, nsm) = nsm::open(nsm_listener).map_err(LaunchError::system("opening the NSM device"))?;
         self.attach_virtio(&mut buses.mmio, device, layout::NSM_WINDOW, layout::NSM_IRQ)?;
