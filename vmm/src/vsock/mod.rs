@@ -1,7 +1,8 @@
 //! virtio-vsock: the one way in and out of an enclave.
 //!
-//! The guest's driver puts packets into virtqueues; a *backend* carries their bytes to somebody on the parent. There is one
-//! backend so far, [`unix`], which needs nothing of the parent's kernel but Unix sockets.
+//! The guest's driver puts packets into virtqueues; a *backend* carries their bytes to somebody on the parent. There are two:
+//! [`unix`], which needs nothing of the parent's kernel but Unix sockets, and [`kernel`], with which the parent's programs use
+//! `AF_VSOCK`. What they have in common is in [`halves`].
 //!
 //! # Wiring
 //!
