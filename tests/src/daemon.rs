@@ -49,13 +49,13 @@ impl OwnDaemon {
         }
     }
 
-    /// Starts the next daemon of the same run directory once this one has ended.
+    /// Starts the next daemon of the same run directory, with these options, once this one has ended.
     ///
     /// # Panics
     /// If it ends at once or takes for ever.
-    pub fn start_next(&mut self) {
+    pub fn start_next(&mut self, options: &[&str]) {
         assert!(self.process.is_none(), "the first still runs");
-        self.process = Some(listening(&self.host, &[]));
+        self.process = Some(listening(&self.host, options));
     }
 
     /// What its clients see.

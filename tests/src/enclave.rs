@@ -225,6 +225,15 @@ impl Enclave {
         self.info["EnclaveName"].as_str().unwrap_or_default()
     }
 
+    /// `EnclaveCID`.
+    ///
+    /// # Panics
+    /// If run-enclave has printed none.
+    pub fn cid(&self) -> u32 {
+        let cid = self.info["EnclaveCID"].as_u64().expect("an EnclaveCID");
+        u32::try_from(cid).expect("a CID has 32 bits")
+    }
+
     /// `ProcessID`.
     ///
     /// # Panics

@@ -1,13 +1,19 @@
-//! The parent's side of an enclave's vsock: Unix sockets in the enclave's directory.
+//! The parent's side of an enclave's vsock: Unix sockets in the enclave's directory, or `AF_VSOCK` if the kernel carries it.
 //!
-//! To connect to the enclave's port P, connect to `vsock.sock`, send `CONNECT P\n` and read `OK <local port>\n`. The
-//! enclave's connections to port P of its parent arrive at whoever listens on `vsock.sock_P`.
+//! To connect to the enclave's port P by Unix sockets, connect to `vsock.sock`, send `CONNECT P\n` and read `OK <local port>\n`.
+//! The enclave's connections to port P of its parent arrive at whoever listens on `vsock.sock_P`. An enclave without a
+//! `vsock.sock` is reached by its CID, and reaches whoever listens on port P of the machine.
+//!
+//! Streams have the type of Unix ones in either case: nothing is asked of them but bytes, ends and time limits.
 
 use std::fs;
 use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::thread;
+
+use vsock::{VMADDR_CID_ANY, VsockListener, VsockStream};
 
 use crate::guest::{Order, port};
 use crate::{Enclave, poll, stream};
@@ -21,7 +27,12 @@ const LINE_LIMIT: usize = 4096;
 /// [`io::ErrorKind::ConnectionReset`] if nobody listens there; others of the socket, and of a listener that does not keep
 /// to the convention.
 pub fn connect(enclave: &Enclave, port: u32) -> io::Result<UnixStream> {
-    let mut stream = limited(UnixStream::connect(enclave.directory().join("vsock.sock"))?)?;
+    let socket = enclave.directory().join("vsock.sock");
+    if !socket.exists() {
+        let stream = VsockStream::connect_with_cid_port(enclave.cid(), port)?;
+        return limited(retyped(&stream)?);
+    }
+    let mut stream = limited(UnixStream::connect(socket)?)?;
     stream.write_all(format!("CONNECT {port}\n").as_bytes())?;
     let line = read_line(&mut stream)?;
     match line.strip_prefix("OK ").map(str::parse::<u32>) {
@@ -32,6 +43,10 @@ pub fn connect(enclave: &Enclave, port: u32) -> io::Result<UnixStream> {
             format!("the answer to CONNECT is {line:?}"),
         )),
     }
+}
+
+fn retyped(stream: &impl AsFd) -> io::Result<UnixStream> {
+    stream.as_fd().try_clone_to_owned().map(UnixStream::from)
 }
 
 /// A hang becomes an error of the one read or write that hangs.
@@ -71,11 +86,14 @@ pub fn read_line(stream: &mut impl Read) -> io::Result<String> {
     String::from_utf8(line).map_err(|_| io::ErrorKind::InvalidData.into())
 }
 
-/// Listens for the enclave on a port of its parent. Dropping it takes the socket away.
+/// Listens for the enclave on a port of its parent. Dropping it ends that.
 #[derive(Debug)]
-pub struct PortListener {
-    listener: UnixListener,
-    path: PathBuf,
+pub struct PortListener(Listener);
+
+#[derive(Debug)]
+enum Listener {
+    Unix { listener: UnixListener, path: PathBuf },
+    Vsock(VsockListener),
 }
 
 impl PortListener {
@@ -84,11 +102,13 @@ impl PortListener {
     /// # Errors
     /// If somebody else does.
     pub fn bind(enclave: &Enclave, port: u32) -> io::Result<Self> {
+        if !enclave.directory().join("vsock.sock").exists() {
+            let listener = VsockListener::bind_with_cid_port(VMADDR_CID_ANY, port)?;
+            return Ok(Self(Listener::Vsock(listener)));
+        }
         let path = enclave.directory().join(format!("vsock.sock_{port}"));
-        Ok(Self {
-            listener: UnixListener::bind(&path)?,
-            path,
-        })
+        let listener = UnixListener::bind(&path)?;
+        Ok(Self(Listener::Unix { listener, path }))
     }
 
     /// The next connection.
@@ -96,7 +116,14 @@ impl PortListener {
     /// # Errors
     /// Of the socket.
     pub fn accept(&self) -> io::Result<UnixStream> {
-        self.listener.accept().and_then(|(stream, _)| limited(stream))
+        limited(self.accept_without_limit()?)
+    }
+
+    fn accept_without_limit(&self) -> io::Result<UnixStream> {
+        match &self.0 {
+            Listener::Unix { listener, .. } => Ok(listener.accept()?.0),
+            Listener::Vsock(listener) => retyped(&listener.accept()?.0),
+        }
     }
 
     /// Echoes on each of the next `connections` connections, in the background. An echo that fails is seen by the other
@@ -105,10 +132,17 @@ impl PortListener {
     /// # Errors
     /// Of the socket.
     pub fn echo_in_background(&self, connections: u64) -> io::Result<()> {
-        let listener = self.listener.try_clone()?;
+        let listener = Self(match &self.0 {
+            // Its name is taken away once.
+            Listener::Unix { listener, .. } => Listener::Unix {
+                listener: listener.try_clone()?,
+                path: PathBuf::new(),
+            },
+            Listener::Vsock(listener) => Listener::Vsock(listener.try_clone()?),
+        });
         thread::spawn(move || {
             for _ in 0..connections {
-                let Ok((connection, _)) = listener.accept() else {
+                let Ok(connection) = listener.accept_without_limit() else {
                     return;
                 };
                 thread::spawn(move || stream::echo(connection));
@@ -120,7 +154,9 @@ impl PortListener {
 
 impl Drop for PortListener {
     fn drop(&mut self) {
-        // The enclave's directory may be gone already.
-        let _ = fs::remove_file(&self.path);
+        if let Listener::Unix { path, .. } = &self.0 {
+            // The enclave's directory may be gone already.
+            let _ = fs::remove_file(path);
+        }
     }
 }

@@ -153,7 +153,7 @@ fn a_gibibyte_flows_on_while_the_daemon_is_killed_and_replaced() {
         daemon.end_with(Signal::KILL);
         kills += 1;
         thread::sleep(Duration::from_millis(500));
-        daemon.start_next();
+        daemon.start_next(&[]);
     }
 
     let sent = sender.join().expect("no panic").expect("all is sent");
@@ -228,7 +228,7 @@ fn chaos_round(daemon: &mut OwnDaemon, others: &Undisturbed, dice: &mut Dice, ki
         0 => {
             daemon.end_with(Signal::KILL);
             kills.daemons += 1;
-            daemon.start_next();
+            daemon.start_next(&[]);
         }
         1 => {
             client.signal_if_running(Signal::KILL);
@@ -243,7 +243,7 @@ fn chaos_round(daemon: &mut OwnDaemon, others: &Undisturbed, dice: &mut Dice, ki
         _ => {
             daemon.end_with(Signal::TERM);
             kills.daemons_asked_to_end += 1;
-            daemon.start_next();
+            daemon.start_next(&[]);
         }
     }
     // Whatever became of it: the enclave, if it runs, is listed and can be ended; the client has come to an end of some kind.

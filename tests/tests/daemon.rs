@@ -103,7 +103,7 @@ fn enclaves_outlive_their_daemon_however_it_ends() {
         // Nobody is there to read, and the guest goes on printing.
         thread::sleep(Duration::from_secs(3));
 
-        daemon.start_next();
+        daemon.start_next(&[]);
 
         assert_eq!(daemon.host().describe(), listed, "{signal:?}");
     }
@@ -142,7 +142,7 @@ fn ended_enclaves_are_listed_with_why_and_with_their_exit_code() {
     });
     // The list is the next daemon's as well.
     daemon.end_with(Signal::KILL);
-    daemon.start_next();
+    daemon.start_next(&[]);
 
     let finished = daemon.host().cli(&["describe-enclaves", "--ended"]).succeeded();
 
@@ -192,7 +192,7 @@ fn an_enclave_that_still_boots_ends_with_its_daemon() {
             processes_named("enclave-vmm").is_empty().then_some(())
         });
         // What a killed one has left is the next one's to clear.
-        daemon.start_next();
+        daemon.start_next(&[]);
         assert_eq!(daemon.host().describe(), Vec::<Value>::new());
     }
 }

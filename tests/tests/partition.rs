@@ -155,7 +155,7 @@ fn exclusive_cpus_stay_so_when_the_daemon_is_killed_and_come_back_when_the_encla
 
     daemon.end_with(Signal::KILL);
     assert_eq!(isolated(), "2-3");
-    daemon.start_next();
+    daemon.start_next(&[]);
     assert_eq!(isolated(), "2-3");
     let second = hello().run(daemon.host());
     assert_eq!(cpus_of(&second), [4, 5].into());
@@ -166,7 +166,7 @@ fn exclusive_cpus_stay_so_when_the_daemon_is_killed_and_come_back_when_the_encla
     // An enclave that goes while there is no daemon keeps its CPUs until the next one comes.
     daemon.end_with(Signal::KILL);
     end_to_end_tests::send_signal(second.process_id(), Signal::KILL);
-    daemon.start_next();
+    daemon.start_next(&[]);
     poll::until("the CPUs to come back", || isolated().is_empty().then_some(()));
 }
 
@@ -284,7 +284,7 @@ fn what_an_enclave_knew_is_cleared_before_its_memory_goes_back() {
     end_to_end_tests::send_signal(killed.process_id(), Signal::KILL);
     killed.wait_until_gone();
     daemon.end_with(Signal::KILL);
-    daemon.start_next();
+    daemon.start_next(&[]);
     inherited.terminate();
 
     let after = files.each_ref().map(|files| blocks_with_content(files));

@@ -73,8 +73,8 @@ pub struct Launch {
     pub kvm: OwnedFd,
     /// The image.
     pub eif: OwnedFd,
-    /// The listener behind `vsock.sock`.
-    pub vsock_listener: OwnedFd,
+    /// The listener behind `vsock.sock`, or `/dev/vhost-vsock`.
+    pub vsock: OwnedFd,
     /// The listener to which the daemon connects for the NSM.
     pub nsm_listener: OwnedFd,
     /// The directory of the `vsock.sock_<port>` listeners.
@@ -206,7 +206,7 @@ fn assign(spec: LaunchSpec, descriptors: Vec<OwnedFd>) -> Result<(Launch, OwnedF
     }
     let mut descriptors = descriptors.into_iter();
     let fixed: Vec<OwnedFd> = descriptors.by_ref().take(FIXED_DESCRIPTORS).collect();
-    let Ok([kvm, eif, vsock_listener, nsm_listener, vsock_directory, outcome]) =
+    let Ok([kvm, eif, vsock, nsm_listener, vsock_directory, outcome]) =
         <[OwnedFd; FIXED_DESCRIPTORS]>::try_from(fixed)
     else {
         return Err(wrong);
@@ -218,7 +218,7 @@ fn assign(spec: LaunchSpec, descriptors: Vec<OwnedFd>) -> Result<(Launch, OwnedF
         spec,
         kvm,
         eif,
-        vsock_listener,
+        vsock,
         nsm_listener,
         vsock_directory,
         memory,
@@ -264,6 +264,7 @@ mod tests {
                 };
                 memory_files
             ],
+            vsock: api::vmm::VsockBackend::Unix,
             debug_mode,
             isolated,
         }

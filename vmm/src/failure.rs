@@ -25,6 +25,9 @@ pub enum LaunchError {
     /// Boot state and vCPUs.
     #[error(transparent)]
     Boot(#[from] BootError),
+    /// The parent's kernel does not take the guest's CID.
+    #[error("another virtual machine of this host has the CID {0}; choose another with --enclave-cid")]
+    CidTaken(u32),
     /// A device, a thread or a descriptor that the operating system refused.
     #[error("{what}")]
     System {
@@ -45,6 +48,16 @@ impl LaunchError {
     }
 }
 
+impl LaunchError {
+    /// For `map_err` on opening vhost-vsock for this CID.
+    pub(crate) fn vhost(guest_cid: u32) -> impl Fn(std::io::Error) -> Self {
+        move |source| match source.kind() {
+            std::io::ErrorKind::AddrInUse => Self::CidTaken(guest_cid),
+            _ => Self::system("opening /dev/vhost-vsock")(source),
+        }
+    }
+}
+
 impl From<&LaunchError> for Failure {
     fn from(error: &LaunchError) -> Self {
         let code = match error {
@@ -55,7 +68,7 @@ impl From<&LaunchError> for Failure {
                 ErrorCode::FileOperation
             }
             LaunchError::Load(_) => ErrorCode::EifParsing,
-            LaunchError::Boot(_) => ErrorCode::IoctlFailure,
+            LaunchError::Boot(_) | LaunchError::CidTaken(_) => ErrorCode::IoctlFailure,
             LaunchError::Control(_) | LaunchError::System { .. } => ErrorCode::EnclaveBootFailure,
         };
         Self::caused_by(code, "the enclave could not be started", error)

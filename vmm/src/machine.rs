@@ -16,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use api::vmm::{Event, ExitReason, Instruction};
+use api::vmm::{Event, ExitReason, Instruction, VsockBackend};
 use event_manager::{EventManager, EventOps, Events, MutEventSubscriber, SubscriberOps};
 use kvm_ioctls::{IoEventAddress, Kvm, VcpuFd, VmFd};
 use virtio::MmioTransport;
@@ -39,7 +39,10 @@ use crate::{
     nsm,
     probe::kvm_from,
     vcpu::{Buses, EndReporter, Placement, VcpuThreads},
-    vsock::unix::{UnixVsock, UnixVsockConfig},
+    vsock::{
+        kernel,
+        unix::{self, UnixVsockConfig},
+    },
 };
 
 /// How often vCPUs are asked whether they are halted for ever.
@@ -68,7 +71,7 @@ pub fn run(control: &Control<'_>) -> Result<ExitReason, LaunchError> {
         spec,
         kvm,
         eif,
-        vsock_listener,
+        vsock,
         nsm_listener,
         vsock_directory: _,
         memory: files,
@@ -88,10 +91,10 @@ pub fn run(control: &Control<'_>) -> Result<ExitReason, LaunchError> {
     }
     control.send(&Event::Measured(to_api(&loaded)));
 
-    let config = UnixVsockConfig {
+    let vsock = VsockEnd {
         guest_cid: spec.guest_cid,
-        listener: UnixListener::from(vsock_listener),
-        port_socket_prefix: PathBuf::from("vsock.sock_"),
+        backend: spec.vsock,
+        descriptor: vsock,
     };
     let console = Console::new(console.map(File::from));
     let memory = Arc::new(memory);
@@ -99,7 +102,7 @@ pub fn run(control: &Control<'_>) -> Result<ExitReason, LaunchError> {
         vm: &vm,
         memory: &memory,
     };
-    let (buses, workers) = machine.attach_devices(config, nsm_listener, &console, &end)?;
+    let (buses, workers) = machine.attach_devices(vsock, nsm_listener, &console, &end)?;
     let vcpus = boot_vcpus(&kvm, &vm, &memory, &loaded, &spec)?;
     let mut events = event_loop(workers, control, &end)?;
     if loaded.signature.is_some() {
@@ -122,8 +125,17 @@ pub fn run(control: &Control<'_>) -> Result<ExitReason, LaunchError> {
     Ok(reason)
 }
 
-/// The halves of devices that the event loop runs.
-type Workers = Vec<Box<dyn MutEventSubscriber>>;
+/// The half of a device that the event loop runs.
+type Worker = Box<dyn MutEventSubscriber>;
+type Workers = Vec<Worker>;
+
+/// What the daemon has given for the guest's vsock.
+struct VsockEnd {
+    guest_cid: u32,
+    backend: VsockBackend,
+    /// A listener, or `/dev/vhost-vsock`.
+    descriptor: OwnedFd,
+}
 
 /// What devices are attached to.
 #[derive(Clone, Copy)]
@@ -136,7 +148,7 @@ impl Machine<'_> {
     /// The buses with every device of the machine, and what the event loop runs of them.
     fn attach_devices(
         self,
-        vsock: UnixVsockConfig,
+        vsock: VsockEnd,
         nsm_listener: OwnedFd,
         console: &Console,
         end: &EndReporter,
@@ -158,12 +170,31 @@ impl Machine<'_> {
 
         buses.ports.attach(layout::CMOS_PORTS, Arc::new(Absent));
 
-        let (device, vsock) =
-            UnixVsock::open(vsock).map_err(LaunchError::system("opening the vsock device"))?;
-        self.attach_virtio(&mut buses.mmio, device, layout::VSOCK_WINDOW, layout::VSOCK_IRQ)?;
+        let vsock = self.attach_vsock(&mut buses.mmio, vsock)?;
         let (device, nsm) = nsm::open(nsm_listener).map_err(LaunchError::system("opening the NSM device"))?;
         self.attach_virtio(&mut buses.mmio, device, layout::NSM_WINDOW, layout::NSM_IRQ)?;
-        Ok((buses, vec![Box::new(vsock), Box::new(nsm), Box::new(serial)]))
+        Ok((buses, vec![vsock, Box::new(nsm), Box::new(serial)]))
+    }
+
+    fn attach_vsock(self, mmio: &mut Bus, end: VsockEnd) -> Result<Worker, LaunchError> {
+        match end.backend {
+            VsockBackend::Unix => {
+                let halves = unix::open(UnixVsockConfig {
+                    guest_cid: end.guest_cid,
+                    listener: UnixListener::from(end.descriptor),
+                    port_socket_prefix: PathBuf::from("vsock.sock_"),
+                });
+                let (device, worker) = halves.map_err(LaunchError::system("opening the vsock device"))?;
+                self.attach_virtio(mmio, device, layout::VSOCK_WINDOW, layout::VSOCK_IRQ)?;
+                Ok(Box::new(worker))
+            }
+            VsockBackend::Kernel => {
+                let halves = kernel::open(end.guest_cid, File::from(end.descriptor), self.memory);
+                let (device, worker) = halves.map_err(LaunchError::vhost(end.guest_cid))?;
+                self.attach_virtio(mmio, device, layout::VSOCK_WINDOW, layout::VSOCK_IRQ)?;
+                Ok(Box::new(worker))
+            }
+        }
     }
 
     /// Puts a virtio device into its window, with doorbells that no vCPU waits for.

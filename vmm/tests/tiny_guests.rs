@@ -196,6 +196,7 @@ impl Vmm {
                 page_size: 2 << 20,
                 node: None,
             }],
+            vsock: api::vmm::VsockBackend::Unix,
             debug_mode: true,
             isolated: false,
         };

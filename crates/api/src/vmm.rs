@@ -31,7 +31,7 @@ use crate::{Failure, Measurements};
 pub const MAX_MESSAGE: usize = 128 * 1024;
 
 /// Everything a VMM is told. Its descriptors come with the same message, in this order: `/dev/kvm`; the EIF; the
-/// listening socket behind `vsock.sock`; the one to which the daemon connects for the NSM ([`crate::nsm`]); the directory in which `vsock.sock_<port>` listeners are found (`O_PATH`); the
+/// listening socket behind `vsock.sock`, or `/dev/vhost-vsock` with [`VsockBackend::Kernel`]; the one to which the daemon connects for the NSM ([`crate::nsm`]); the directory in which `vsock.sock_<port>` listeners are found (`O_PATH`); the
 /// outcome file, empty and open for writing; one memfd per element of `memory`; in debug mode the console pipe, open in a way
 /// that writing to it neither blocks nor fails while nobody reads; and with `isolated` the `cgroup.threads` file of the
 /// control group that has the enclave's CPUs, open for writing.
@@ -48,10 +48,23 @@ pub struct LaunchSpec {
     pub threads_per_core: u8,
     /// The memory files, in guest-physical order.
     pub memory: Vec<MemoryFile>,
+    /// What carries the guest's vsock.
+    pub vsock: VsockBackend,
     /// Whether a console descriptor is present.
     pub debug_mode: bool,
     /// Whether the CPUs belong to a control group that vCPU threads must move to, by writing `0` to its list of threads.
     pub isolated: bool,
+}
+
+/// What carries an enclave's vsock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VsockBackend {
+    /// Unix sockets in the enclave's directory.
+    #[default]
+    Unix,
+    /// The parent's own kernel, with vhost-vsock: programs on the parent use `AF_VSOCK`.
+    Kernel,
 }
 
 /// One hugetlb memfd that backs guest memory.

@@ -130,6 +130,7 @@ fn send(control: &OwnedFd, launch: Launch<'_>) -> Result<(), Error> {
             page_size: PAGE_SIZE,
             node: None,
         }],
+        vsock: api::vmm::VsockBackend::Unix,
         debug_mode: false,
         isolated: false,
     };

@@ -5,14 +5,13 @@
 //! guest has reset itself. AWS's init says nothing. What a guest says is a claim: it is shown, and nothing depends on it.
 
 use std::io;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use api::{APPLICATION_END_PORT, ApplicationEnd};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixStream;
 
-use crate::run_directory::{EnclaveDirectory, RunDirectoryError};
+use crate::own_port::{ListenError, OwnPort, Way};
 
 /// The longest line, with its end, in bytes.
 const LONGEST_LINE: usize = 24;
@@ -23,36 +22,24 @@ const LINE_WITHIN: Duration = Duration::from_secs(2);
 /// Pause after accepting failed, which means that descriptors or memory are short.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
-/// One enclave's listener. Dropping it removes its socket.
+/// One enclave's listener. Dropping it lets go of the port.
 #[derive(Debug)]
-pub(crate) struct ApplicationEndListener {
-    listener: UnixListener,
-    path: PathBuf,
-}
+pub(crate) struct ApplicationEndListener(OwnPort);
 
 impl ApplicationEndListener {
-    /// Listens in the enclave's directory. Must be called on a Tokio runtime.
+    /// Listens where the enclave calls its parent. Must be called on a Tokio runtime.
     ///
     /// # Errors
-    /// [`RunDirectoryError::Io`].
-    pub(crate) fn listen(directory: &EnclaveDirectory) -> Result<Self, RunDirectoryError> {
-        let path = directory.port_path(APPLICATION_END_PORT);
-        let failed = |source| RunDirectoryError::Io {
-            action: "listen on",
-            path: path.clone(),
-            source,
-        };
-        let listener = directory.bind_port(APPLICATION_END_PORT)?;
-        listener.set_nonblocking(true).map_err(failed)?;
-        let listener = UnixListener::from_std(listener).map_err(failed)?;
-        Ok(Self { listener, path })
+    /// [`ListenError`].
+    pub(crate) fn listen(way: Way<'_>) -> Result<Self, ListenError> {
+        OwnPort::listen(way, APPLICATION_END_PORT).map(Self)
     }
 
     /// Returns when the enclave has said how its application ended. A connection that says anything else does not count,
     /// and none is waited for longer than a moment.
-    pub(crate) async fn heard(&self) -> ApplicationEnd {
+    pub(crate) async fn heard(&mut self) -> ApplicationEnd {
         loop {
-            let Ok((stream, _)) = self.listener.accept().await else {
+            let Ok(stream) = self.0.accept().await else {
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             };
@@ -60,13 +47,6 @@ impl ApplicationEndListener {
                 return end;
             }
         }
-    }
-}
-
-impl Drop for ApplicationEndListener {
-    fn drop(&mut self) {
-        // The whole directory may be gone already.
-        let _ = std::fs::remove_file(&self.path);
     }
 }
 
@@ -134,7 +114,7 @@ mod tests {
         let directory = run_directory
             .create_enclave(&"i-0-enc1".parse().unwrap(), None)
             .unwrap();
-        let listener = ApplicationEndListener::listen(&directory).unwrap();
+        let mut listener = ApplicationEndListener::listen(Way::Directory(&directory)).unwrap();
         let path = directory.port_path(APPLICATION_END_PORT);
         let guest = tokio::spawn(async move {
             let _silent = UnixStream::connect(&path).await.unwrap();

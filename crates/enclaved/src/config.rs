@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use api::vmm::VsockBackend;
 use clap::{Parser, ValueEnum};
 
 use crate::authority::Source;
@@ -66,6 +67,11 @@ pub struct Arguments {
     #[arg(long, value_name = "PATH", requires = "attestation_key")]
     pub attestation_chain: Option<PathBuf>,
 
+    /// What carries the vsock of enclaves: Unix sockets in the enclave's directory, or the kernel's vhost-vsock, with which
+    /// programs on this machine use `AF_VSOCK`
+    #[arg(long, value_enum, default_value_t = Vsock::Unix)]
+    pub vsock: Vsock,
+
     /// VMMs run as users without a name, one per enclave: UID plus the number of the enclave's first CPU
     #[arg(long, value_name = "UID", default_value_t = FIRST_VMM_USER, value_parser = clap::value_parser!(u32).range(1..))]
     pub first_vmm_user: u32,
@@ -88,6 +94,24 @@ pub enum LogFormat {
     Json,
 }
 
+/// What carries the vsock of enclaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Vsock {
+    /// Unix sockets.
+    Unix,
+    /// The kernel.
+    Kernel,
+}
+
+impl From<Vsock> for VsockBackend {
+    fn from(vsock: Vsock) -> Self {
+        match vsock {
+            Vsock::Unix => Self::Unix,
+            Vsock::Kernel => Self::Kernel,
+        }
+    }
+}
+
 /// What the daemon needs to know, as plain data.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -107,6 +131,8 @@ pub struct Config {
     pub region: String,
     /// The role that PCR 3 states.
     pub parent_role: Option<String>,
+    /// What carries the vsock of enclaves.
+    pub vsock: VsockBackend,
     /// The first user id of VMMs.
     pub first_vmm_user: u32,
 }
@@ -152,6 +178,7 @@ impl From<&Arguments> for Config {
             },
             region: arguments.region.clone(),
             parent_role: arguments.parent_role.clone(),
+            vsock: arguments.vsock.into(),
             first_vmm_user: arguments.first_vmm_user,
         }
     }

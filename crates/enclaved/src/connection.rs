@@ -94,6 +94,8 @@ async fn run<L: Launcher>(
         debug_mode: request.debug_mode,
         time_limit: daemon.heartbeat_timeout,
         users: daemon.vmm_users,
+        vsock: daemon.vsock,
+        parent_vsock: daemon.parent_vsock.clone(),
         pool_lock: pool.lock,
     };
     let prepared = preparation::prepare(

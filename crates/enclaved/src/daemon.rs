@@ -10,6 +10,7 @@ use std::os::unix::net::UnixListener as StdListener;
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::vmm::VsockBackend;
 use api::{ErrorCode, Failure, Reply, frame};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
@@ -26,6 +27,7 @@ use crate::ended::EndedEnclaves;
 use crate::foreign;
 use crate::inheritance::{self, Inherited};
 use crate::launcher::Launcher;
+use crate::parent_vsock::ParentVsock;
 use crate::registry::Registry;
 use crate::run_directory::{RunDirectory, RunDirectoryError, group_id};
 use crate::security_module::Attestation;
@@ -89,6 +91,8 @@ pub(crate) struct Shared<L> {
     pub(crate) limits: Limits,
     pub(crate) heartbeat_timeout: Option<Duration>,
     pub(crate) vmm_users: VmmUsers,
+    pub(crate) vsock: VsockBackend,
+    pub(crate) parent_vsock: ParentVsock,
     pub(crate) machine: Machine,
     pub(crate) registry: Registry,
     pub(crate) launcher: L,
@@ -139,6 +143,8 @@ impl<L: Launcher> Daemon<L> {
                     limits: config.limits,
                     heartbeat_timeout: config.heartbeat_timeout,
                     vmm_users: VmmUsers::from(config.first_vmm_user),
+                    vsock: config.vsock,
+                    parent_vsock: ParentVsock::default(),
                     machine,
                     registry: Registry::default(),
                     launcher,
@@ -201,7 +207,13 @@ impl<L: Launcher> Shared<L> {
                 partition,
                 lives,
             };
-            match supervisor::resume(&self.registry, &self.launcher, &self.attestation, left) {
+            match supervisor::resume(
+                &self.registry,
+                &self.launcher,
+                &self.attestation,
+                &self.parent_vsock,
+                left,
+            ) {
                 Ok(true) => tracing::info!(enclave = %id, "taken over"),
                 Ok(false) => tracing::info!(enclave = %id, "has ended while there was no daemon"),
                 Err(error) => {

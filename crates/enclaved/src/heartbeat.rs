@@ -5,14 +5,12 @@
 //! the same time and none can answer for another. It is gone after boot.
 
 use std::io;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use api::{HEARTBEAT_BYTE, HEARTBEAT_PORT};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::UnixListener;
 
-use crate::run_directory::{EnclaveDirectory, RunDirectoryError};
+use crate::own_port::{ListenError, OwnPort, Way};
 
 const GIB: u128 = 1 << 30;
 
@@ -27,29 +25,17 @@ pub enum HeartbeatError {
     Io(#[from] io::Error),
 }
 
-/// One enclave's heartbeat listener. Dropping it removes its socket.
+/// One enclave's heartbeat listener. Dropping it lets go of the port.
 #[derive(Debug)]
-pub struct Heartbeat {
-    listener: UnixListener,
-    path: PathBuf,
-}
+pub(crate) struct Heartbeat(OwnPort);
 
 impl Heartbeat {
-    /// Listens in the enclave's directory. Must be called on a Tokio runtime.
+    /// Listens where the enclave calls its parent. Must be called on a Tokio runtime.
     ///
     /// # Errors
-    /// [`RunDirectoryError::Io`].
-    pub fn listen(directory: &EnclaveDirectory) -> Result<Self, RunDirectoryError> {
-        let path = directory.port_path(HEARTBEAT_PORT);
-        let failed = |source| RunDirectoryError::Io {
-            action: "listen on",
-            path: path.clone(),
-            source,
-        };
-        let listener = directory.bind_port(HEARTBEAT_PORT)?;
-        listener.set_nonblocking(true).map_err(failed)?;
-        let listener = UnixListener::from_std(listener).map_err(failed)?;
-        Ok(Self { listener, path })
+    /// [`ListenError`].
+    pub(crate) fn listen(way: Way<'_>) -> Result<Self, ListenError> {
+        OwnPort::listen(way, HEARTBEAT_PORT).map(Self)
     }
 
     /// Returns when the enclave has sent its heartbeat and got it back. A connection that closes without a word
@@ -57,9 +43,9 @@ impl Heartbeat {
     ///
     /// # Errors
     /// [`HeartbeatError`].
-    pub async fn heard(&self) -> Result<(), HeartbeatError> {
+    pub(crate) async fn heard(&mut self) -> Result<(), HeartbeatError> {
         loop {
-            let (mut stream, _) = self.listener.accept().await?;
+            let mut stream = self.0.accept().await?;
             let mut byte = [0];
             if stream.read(&mut byte).await? == 0 {
                 continue;
@@ -70,13 +56,6 @@ impl Heartbeat {
             stream.write_all(&byte).await?;
             return Ok(());
         }
-    }
-}
-
-impl Drop for Heartbeat {
-    fn drop(&mut self) {
-        // The whole directory may be gone already.
-        let _ = std::fs::remove_file(&self.path);
     }
 }
 

@@ -126,6 +126,7 @@ mod tests {
     use std::process::{Child, Command};
 
     use api::Measurements;
+    use api::vmm::VsockBackend;
 
     use crate::note::Facts;
     use crate::process_identity::ProcessIdentity;
@@ -147,7 +148,7 @@ mod tests {
             debug_mode: false,
             created: 0,
         };
-        let mut note = Note::new(facts, vmm, None);
+        let mut note = Note::new(facts, vmm, None, VsockBackend::Unix);
         note.measurements = booted.then(|| Measurements {
             hash_algorithm: String::new(),
             pcr0: String::new(),

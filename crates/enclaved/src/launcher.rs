@@ -38,7 +38,7 @@ pub struct Descriptors {
     pub kvm: OwnedFd,
     /// The enclave image.
     pub eif: ForeignDescriptor,
-    /// The listening socket behind `vsock.sock`.
+    /// The listening socket behind `vsock.sock`, or `/dev/vhost-vsock`.
     pub vsock: OwnedFd,
     /// The listening socket to which the daemon connects for the NSM.
     pub nsm: OwnedFd,

@@ -59,6 +59,8 @@ pub mod inheritance;
 mod interrupts;
 pub mod launcher;
 pub mod note;
+mod own_port;
+mod parent_vsock;
 mod port_listeners;
 mod preparation;
 mod printable;

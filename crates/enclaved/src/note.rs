@@ -9,6 +9,7 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use api::Measurements;
+use api::vmm::VsockBackend;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::EnclaveId;
@@ -36,6 +37,9 @@ pub struct Note {
     /// The user that it runs as, unless that is the daemon's.
     #[serde(default)]
     pub vmm_user: Option<VmmUser>,
+    /// What carries its vsock.
+    #[serde(default)]
+    pub vsock: VsockBackend,
     /// What was measured; present exactly if the enclave has booted.
     pub measurements: Option<Measurements>,
 }
@@ -76,12 +80,13 @@ pub enum NoteError {
 
 impl Note {
     /// A note on an enclave that boots.
-    pub fn new(enclave: Facts, vmm: ProcessIdentity, vmm_user: Option<VmmUser>) -> Self {
+    pub fn new(enclave: Facts, vmm: ProcessIdentity, vmm_user: Option<VmmUser>, vsock: VsockBackend) -> Self {
         Self {
             format: FORMAT,
             enclave,
             vmm,
             vmm_user,
+            vsock,
             measurements: None,
         }
     }
@@ -130,7 +135,8 @@ mod tests {
             created: 1,
         };
         let user = VmmUsers::from(1000).of(&facts.cpu_ids);
-        Note::new(facts, ProcessIdentity::of(std::process::id()).unwrap(), user)
+        let vmm = ProcessIdentity::of(std::process::id()).unwrap();
+        Note::new(facts, vmm, user, VsockBackend::Kernel)
     }
 
     #[test]

@@ -3,22 +3,28 @@
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use api::vmm::LaunchSpec;
+use api::vmm::{LaunchSpec, VsockBackend};
 use api::{ErrorCode, Failure};
+use rustix::fs::{Mode, OFlags};
 
 use crate::admission::{Grant, Image};
 use crate::allocator::pool::PoolLock;
 use crate::application_end::ApplicationEndListener;
 use crate::console::Console;
-use crate::cpu_partition::{CpuPartitions, PartitionError};
+use crate::cpu_partition::{CpuPartitions, Partition, PartitionError};
 use crate::guest_memory::HeldMemory;
 use crate::heartbeat::{self, Heartbeat};
 use crate::launcher::{Descriptors, Launch};
+use crate::own_port::{ListenError, Way};
+use crate::parent_vsock::ParentVsock;
 use crate::port_listeners::PortListeners;
 use crate::registry::Lease;
 use crate::run_directory::{EnclaveDirectory, RunDirectory, RunDirectoryError};
 use crate::vmm_log;
 use crate::vmm_user::{VmmUser, VmmUsers};
+
+/// The device of the parent's own vsock.
+const VHOST_VSOCK: &str = "/dev/vhost-vsock";
 
 /// An admitted enclave, ready to be launched. Dropping it gives everything back.
 #[derive(Debug)]
@@ -56,6 +62,10 @@ pub(crate) struct Order {
     pub(crate) time_limit: Option<Duration>,
     /// Among them is the VMM's user.
     pub(crate) users: VmmUsers,
+    /// What is to carry its vsock.
+    pub(crate) vsock: VsockBackend,
+    /// Where it calls if that is the kernel.
+    pub(crate) parent_vsock: ParentVsock,
     /// Keeps the pool as it is.
     pub(crate) pool_lock: PoolLock,
 }
@@ -78,7 +88,11 @@ pub(crate) fn prepare(
     let directory = run_directory
         .create_enclave(&grant.id, user)
         .map_err(|error| cannot_make(&error))?;
-    let sockets = Sockets::make(&directory).map_err(|error| cannot_make(&error))?;
+    let way = match order.vsock {
+        VsockBackend::Unix => Way::Directory(&directory),
+        VsockBackend::Kernel => Way::Kernel(&order.parent_vsock, grant.cid),
+    };
+    let sockets = Sockets::make(&directory, way)?;
     let port_listeners = user.map(|user| watch_ports(&directory, user)).transpose()?;
     let outcome = directory.create_outcome().map_err(|error| cannot_make(&error))?;
     let log = vmm_log::start(&directory, grant.id.to_string()).map_err(|error| cannot_make(&error))?;
@@ -90,17 +104,10 @@ pub(crate) fn prepare(
     } else {
         (None, None)
     };
-    let isolate = |error: PartitionError| {
+    let isolated = Isolated::cpus(&grant, &directory, partitions).map_err(|error| {
         let context = "The enclave's CPUs cannot be made exclusive";
         Failure::caused_by(ErrorCode::IoctlFailure, context, &error)
-    };
-    let partition = partitions
-        .isolate(&grant.id, &grant.cpus.cpu_ids, directory.path())
-        .map_err(isolate)?;
-    let lists = partition
-        .as_ref()
-        .map(|partition| Ok((partition.process_list()?, partition.thread_list()?)));
-    let (process_list, vcpu_group) = lists.transpose().map_err(isolate)?.unzip();
+    })?;
     let memory = HeldMemory::of(&grant.memory).map_err(|error| {
         Failure::caused_by(
             ErrorCode::FileOperation,
@@ -120,8 +127,9 @@ pub(crate) fn prepare(
             cpu_ids: grant.cpus.cpu_ids,
             threads_per_core: grant.cpus.threads_per_core,
             memory: layouts,
+            vsock: order.vsock,
             debug_mode: order.debug_mode,
-            isolated: vcpu_group.is_some(),
+            isolated: isolated.thread_list.is_some(),
         },
         descriptors: Descriptors {
             kvm: order.kvm,
@@ -133,13 +141,13 @@ pub(crate) fn prepare(
             log,
             memory: memory_files,
             console: console_pipe,
-            vcpu_group,
+            vcpu_group: isolated.thread_list,
         },
         directory: directory.path().to_owned(),
         user,
-        process_list,
+        process_list: isolated.process_list,
     };
-    lease.attach(directory, partition, console.clone());
+    lease.attach(directory, isolated.partition, console.clone());
     Ok(Prepared {
         lease,
         launch,
@@ -164,13 +172,55 @@ struct Sockets {
 }
 
 impl Sockets {
-    fn make(directory: &EnclaveDirectory) -> Result<Self, RunDirectoryError> {
+    fn make(directory: &EnclaveDirectory, way: Way<'_>) -> Result<Self, Failure> {
+        let cannot_make = |error: RunDirectoryError| cannot_make(&error);
         Ok(Self {
-            heartbeat: Heartbeat::listen(directory)?,
-            application_end: ApplicationEndListener::listen(directory)?,
-            vsock: directory.bind_vsock()?.into(),
-            nsm: directory.bind_nsm()?,
-            directory: directory.descriptor()?,
+            heartbeat: Heartbeat::listen(way).map_err(|error| cannot_listen(&error))?,
+            application_end: ApplicationEndListener::listen(way).map_err(|error| cannot_listen(&error))?,
+            vsock: match way {
+                Way::Directory(_) => directory.bind_vsock().map_err(cannot_make)?.into(),
+                Way::Kernel(..) => open_vhost()?,
+            },
+            nsm: directory.bind_nsm().map_err(cannot_make)?,
+            directory: directory.descriptor().map_err(cannot_make)?,
+        })
+    }
+}
+
+fn open_vhost() -> Result<OwnedFd, Failure> {
+    let flags = OFlags::RDWR | OFlags::CLOEXEC;
+    rustix::fs::open(VHOST_VSOCK, flags, Mode::empty()).map_err(|error| {
+        let context = "There is no /dev/vhost-vsock; `modprobe vhost_vsock` makes it, and `enclaved --vsock unix` does without";
+        Failure::caused_by(ErrorCode::FileOperation, context, &error)
+    })
+}
+
+/// On AWS too, an enclave whose heartbeat cannot be listened for does not boot.
+fn cannot_listen(error: &ListenError) -> Failure {
+    let context = "The enclave's heartbeat cannot be heard";
+    Failure::caused_by(ErrorCode::EnclaveBootFailure, context, error)
+}
+
+/// CPUs that nothing else runs on, where the machine can do that.
+struct Isolated {
+    partition: Option<Partition>,
+    process_list: Option<OwnedFd>,
+    thread_list: Option<OwnedFd>,
+}
+
+impl Isolated {
+    fn cpus(
+        grant: &Grant,
+        directory: &EnclaveDirectory,
+        partitions: &CpuPartitions,
+    ) -> Result<Self, PartitionError> {
+        let partition = partitions.isolate(&grant.id, &grant.cpus.cpu_ids, directory.path())?;
+        let process_list = partition.as_ref().map(Partition::process_list).transpose()?;
+        let thread_list = partition.as_ref().map(Partition::thread_list).transpose()?;
+        Ok(Self {
+            partition,
+            process_list,
+            thread_list,
         })
     }
 }

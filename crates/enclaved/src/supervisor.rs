@@ -17,7 +17,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use api::vmm::{Event, ImageSignature};
+use api::vmm::{Event, ImageSignature, VsockBackend};
 use api::{ApplicationEnd, EnclaveRunInfo, ErrorCode, Failure, Measurements, Reply};
 use tokio::sync::{mpsc, watch};
 
@@ -32,6 +32,8 @@ use crate::heartbeat::Heartbeat;
 use crate::image_signature;
 use crate::launcher::{Instance, Launcher, ProcessEnd, Said};
 use crate::note::{Facts, Note};
+use crate::own_port::{ListenError, Way};
+use crate::parent_vsock::ParentVsock;
 use crate::port_listeners::PortListeners;
 use crate::preparation::Prepared;
 use crate::registry::{EndRequest, Lease, Registry};
@@ -66,7 +68,7 @@ pub(crate) async fn supervise<L: Launcher>(
     } = prepared;
     let id = launch.spec.enclave_id.clone();
     let started_line = started_line(&launch.spec);
-    let (directory, user) = (launch.directory.clone(), launch.user);
+    let (directory, user, vsock) = (launch.directory.clone(), launch.user, launch.spec.vsock);
     let instance = match launcher.launch(launch) {
         Ok(instance) => instance,
         Err(failure) => {
@@ -81,7 +83,7 @@ pub(crate) async fn supervise<L: Launcher>(
     tracing::info!(enclave = %id, process_id, "launched");
     let mut life = Life {
         end_requests: lease.end_requests(),
-        note: Note::new(lease.facts().clone(), instance.identity().clone(), user),
+        note: Note::new(lease.facts().clone(), instance.identity().clone(), user, vsock),
         directory,
         instance,
         application_end,
@@ -123,9 +125,12 @@ pub(crate) enum TakeOverError {
     /// Its VMM cannot be watched.
     #[error("its VMM cannot be watched")]
     Vmm(#[from] io::Error),
-    /// Its pipes and sockets.
+    /// Its pipes.
     #[error(transparent)]
     Directory(#[from] RunDirectoryError),
+    /// Where it calls its parent.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
     /// Its console.
     #[error(transparent)]
     Console(#[from] ConsoleError),
@@ -147,6 +152,7 @@ pub(crate) fn resume<L: Launcher>(
     registry: &Registry,
     launcher: &L,
     attestation: &Attestation,
+    parent_vsock: &ParentVsock,
     left: Left,
 ) -> Result<bool, TakeOverError> {
     let Left {
@@ -163,7 +169,11 @@ pub(crate) fn resume<L: Launcher>(
     } else {
         None
     };
-    let application_end = ApplicationEndListener::listen(&directory)?;
+    let way = match note.vsock {
+        VsockBackend::Unix => Way::Directory(&directory),
+        VsockBackend::Kernel => Way::Kernel(parent_vsock, note.enclave.cid),
+    };
+    let application_end = ApplicationEndListener::listen(way)?;
     let id = &note.enclave.id;
     let watched = note.vmm_user.filter(|_| lives);
     let port_listeners = watched
@@ -361,7 +371,7 @@ struct Boot<'a> {
 
 impl Boot<'_> {
     /// Returns when the enclave has booted, or why it has not.
-    async fn run(self, life: &mut Life<impl Instance>, client: &Client) -> Result<EnclaveRunInfo, End> {
+    async fn run(mut self, life: &mut Life<impl Instance>, client: &Client) -> Result<EnclaveRunInfo, End> {
         let heard = self.heartbeat.heard();
         let deadline = tokio::time::sleep(self.time_limit);
         tokio::pin!(heard, deadline);

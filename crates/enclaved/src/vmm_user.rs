@@ -2,7 +2,7 @@
 //!
 //! A guest that takes over its VMM is then that user, who may open no file of the daemon's and signal, trace or look into no
 //! other process. What the VMM needs it is given as descriptors; the one thing that it does by name, connecting to sockets
-//! in its enclave's directory, it is allowed to do there ([`crate::run_directory`], [`crate::port_listeners`]).
+//! in its enclave's directory, it is allowed to do there ([`crate::run_directory`], `port_listeners`).
 //!
 //! No two enclaves of a machine have a CPU in common, so the user is a fixed number plus that of the enclave's first CPU:
 //! nothing has to be handed out or taken back.

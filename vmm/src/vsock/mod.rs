@@ -1,12 +1,13 @@
 //! virtio-vsock: the one way in and out of an enclave.
 //!
-//! The guest's driver puts packets into virtqueues; a *backend* carries their bytes to somebody on the parent. There is one
-//! backend so far, [`unix`], which needs nothing of the parent's kernel but Unix sockets.
+//! The guest's driver puts packets into virtqueues; a *backend* carries their bytes to somebody on the parent. There are two:
+//! [`unix`], which needs nothing of the parent's kernel but Unix sockets, and [`kernel`], with which the parent's programs use
+//! `AF_VSOCK`. What they have in common is in [`halves`].
 //!
 //! # Wiring
 //!
 //! ```text
-//!   let (device, worker) = UnixVsock::open(config)?;
+//!   let (device, worker) = unix::open(config)?;
 //!   let transport = MmioTransport::new(device, memory, irqfd)?;   // on the MMIO bus; doorbells() become ioeventfds
 //!   event_manager.add_subscriber(Box::new(worker));               // on the device thread
 //! ```
@@ -14,9 +15,11 @@
 //! The device half answers register accesses on vCPU threads; the worker half moves bytes on the device thread. They share
 //! the active device behind a mutex that is held for bounded work only and never while waiting.
 
+#[cfg(test)]
+mod driver;
+pub mod halves;
+pub mod kernel;
 pub mod unix;
-
-use virtio_bindings::virtio_ids::VIRTIO_ID_VSOCK;
 
 /// Sizes of the receive, transmit and event queue, in this order.
 const QUEUE_SIZES: [u16; 3] = [256, 256, 256];

@@ -31,7 +31,12 @@ fn enclave(fake: &FakeMachine) -> Child {
         debug_mode: false,
         created: 0,
     };
-    let note = Note::new(facts, ProcessIdentity::of(vmm.id()).unwrap(), None);
+    let note = Note::new(
+        facts,
+        ProcessIdentity::of(vmm.id()).unwrap(),
+        None,
+        api::vmm::VsockBackend::Unix,
+    );
     note.write(&directory).unwrap();
     vmm
 }

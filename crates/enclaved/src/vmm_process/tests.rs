@@ -2,7 +2,7 @@ use super::*;
 use std::fs::File;
 use std::io::{IoSliceMut, Read, Write};
 
-use api::vmm::{Event, ExitReason, LaunchSpec, MemoryFile};
+use api::vmm::{Event, ExitReason, LaunchSpec, MemoryFile, VsockBackend};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage};
 
 use crate::launcher::Descriptors;
@@ -29,6 +29,7 @@ fn launch(directory: &Path) -> Launch {
                 };
                 2
             ],
+            vsock: VsockBackend::Unix,
             debug_mode: true,
             isolated: false,
         },

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use api::vmm::{Event, LaunchSpec, MemoryFile};
+use api::vmm::{Event, LaunchSpec, MemoryFile, VsockBackend};
 use api::{
     CpuSelection, EnclaveDescription, EnclaveRunInfo, ErrorCode, Failure, Measurements, Reply, Request,
     RunEnclave, Selector, frame,
@@ -182,6 +182,7 @@ fn config(run_directory: &Path) -> Config {
         authority: Source::Own(run_directory.join(STATE)),
         region: "local".into(),
         parent_role: None,
+        vsock: VsockBackend::Unix,
         first_vmm_user: FIRST_VMM_USER,
     }
 }

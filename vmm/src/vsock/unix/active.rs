@@ -14,9 +14,10 @@ use super::host::Host;
 use super::poller::{BATCH, Token, decode};
 use super::receive::Receiver;
 use super::transmit::Transmitter;
+use crate::vsock::halves::{Turn, TurnError};
 
 /// An active device.
-pub(super) struct Active {
+pub struct Active {
     memory: Arc<GuestMemory>,
     interrupt: Interrupt,
     receiver: Receiver,
@@ -65,8 +66,7 @@ impl Active {
         Ok(self)
     }
 
-    /// One turn: takes a batch of events, then moves packets both ways, within bounds, and without waiting for anything.
-    pub(super) fn run(&mut self) -> Result<(), QueueError> {
+    fn take_turn(&mut self) -> Result<(), QueueError> {
         let now = Instant::now();
         self.host.set_time(now);
         self.take_events();
@@ -132,6 +132,13 @@ impl Active {
                 .complaints
                 .line(format_args!("vsock: cannot set a timer: {error}")),
         }
+    }
+}
+
+impl Turn for Active {
+    /// Takes a batch of events, then moves packets both ways.
+    fn run(&mut self) -> Result<(), TurnError> {
+        Ok(self.take_turn()?)
     }
 }
 

@@ -25,13 +25,6 @@
 //!   receive  ◄─ host ◄─ guest_io
 //!   active: the turn, timers     poller: what wakes it
 //! ```
-//!
-//! # Two halves
-//!
-//! [`UnixVsock`] is activated and reset by its transport on vCPU threads, [`UnixVsockWorker`] takes the turns. Between them is
-//! the active device in a mutex. A turn holds it for some megabytes of copying at most; a vCPU takes it to activate or to reset
-//! the device and for nothing else. No thread waits for another while it holds it. A reset therefore is complete when it
-//! returns: queues, host streams and all that was buffered are gone, and the worker finds nothing to do.
 
 mod active;
 mod client;
@@ -48,18 +41,17 @@ mod transmit;
 mod tests;
 
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
-use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
-use virtio::{ActivateError, Activation, Interrupt, VirtioDevice};
+use virtio::Activation;
 use vmm_sys_util::epoll::EpollEvent;
 
 use self::active::Active;
 use self::poller::{BATCH, Poller};
-use super::{ConfigSpace, QUEUE_SIZES, VIRTIO_ID_VSOCK};
+use super::halves::{Backend, Vsock, VsockWorker};
 use crate::log;
 
 /// Lines about faults of the guest or the host that one device writes to the log.
@@ -77,38 +69,9 @@ pub struct UnixVsockConfig {
     pub port_socket_prefix: PathBuf,
 }
 
-/// The device half: what the transport activates and resets.
-#[derive(Debug)]
-pub struct UnixVsock {
-    config_space: ConfigSpace,
-    shared: Arc<Shared>,
-}
-
-/// The worker half: what the device thread's event loop runs.
-#[derive(Debug)]
-pub struct UnixVsockWorker {
-    shared: Arc<Shared>,
-}
-
-/// Proof that the device is active: made by activation, spent by reset.
-#[derive(Debug)]
-pub struct Running(());
-
-#[derive(Debug)]
-struct Shared {
-    endpoints: Arc<Endpoints>,
-    active: Mutex<Option<ActiveDevice>>,
-}
-
-#[derive(Debug)]
-struct ActiveDevice {
-    device: Active,
-    interrupt: Interrupt,
-}
-
 /// What outlives a reset.
 #[derive(Debug)]
-struct Endpoints {
+pub struct Endpoints {
     guest_cid: u32,
     listener: UnixListener,
     port_socket_prefix: PathBuf,
@@ -116,107 +79,41 @@ struct Endpoints {
     complaints: log::Limited,
 }
 
-impl UnixVsock {
-    /// Opens the device: both halves, inactive.
-    ///
-    /// # Errors
-    ///
-    /// If there is no epoll instance to be had, or the listener is no socket.
-    pub fn open(config: UnixVsockConfig) -> io::Result<(Self, UnixVsockWorker)> {
-        config.listener.set_nonblocking(true)?;
-        let endpoints = Arc::new(Endpoints {
-            guest_cid: config.guest_cid,
-            listener: config.listener,
-            port_socket_prefix: config.port_socket_prefix,
-            poller: Poller::new()?,
-            complaints: log::Limited::new(MOST_COMPLAINTS),
-        });
-        let shared = Arc::new(Shared {
-            endpoints,
-            active: Mutex::new(None),
-        });
-        let device = Self {
-            config_space: ConfigSpace::new(config.guest_cid),
-            shared: Arc::clone(&shared),
-        };
-        Ok((device, UnixVsockWorker { shared }))
+/// Opens the device: both halves, inactive.
+///
+/// # Errors
+///
+/// If there is no epoll instance to be had, or the listener is no socket.
+pub fn open(config: UnixVsockConfig) -> io::Result<(Vsock<Endpoints>, VsockWorker<Endpoints>)> {
+    config.listener.set_nonblocking(true)?;
+    let endpoints = Endpoints {
+        guest_cid: config.guest_cid,
+        listener: config.listener,
+        port_socket_prefix: config.port_socket_prefix,
+        poller: Poller::new()?,
+        complaints: log::Limited::new(MOST_COMPLAINTS),
+    };
+    Ok(Vsock::new(config.guest_cid, endpoints))
+}
+
+impl AsRawFd for Endpoints {
+    fn as_raw_fd(&self) -> RawFd {
+        self.poller.as_raw_fd()
     }
 }
 
-impl VirtioDevice for UnixVsock {
-    type Running = Running;
+impl Backend for Endpoints {
+    type Active = Active;
 
-    fn device_id(&self) -> u32 {
-        VIRTIO_ID_VSOCK
+    fn activate(self: &Arc<Self>, activation: Activation) -> io::Result<Active> {
+        Active::new(activation, Arc::clone(self))
     }
 
-    /// Streams are what there is without any feature bit (virtio 1.2, 5.10.3).
-    fn features(&self) -> u64 {
-        0
+    fn discard_events(&self) {
+        let _ = self.poller.take(&mut [EpollEvent::default(); BATCH]);
     }
 
-    fn queue_sizes(&self) -> &[u16] {
-        &QUEUE_SIZES
-    }
-
-    fn read_config(&self, offset: u64, data: &mut [u8]) {
-        self.config_space.read(offset, data);
-    }
-
-    fn activate(&mut self, activation: Activation) -> Result<Running, ActivateError> {
-        let interrupt = activation.interrupt.clone();
-        // Under the lock from the first watched descriptor on: the worker throws away events of a device that is not there.
-        let mut active = self.shared.lock();
-        let device = Active::new(activation, Arc::clone(&self.shared.endpoints))?;
-        *active = Some(ActiveDevice { device, interrupt });
-        Ok(Running(()))
-    }
-
-    fn reset(&mut self, _running: Running) {
-        // Dropped outside the lock: closing thousands of sockets takes a while.
-        let active = self.shared.lock().take();
-        drop(active);
-    }
-}
-
-impl Shared {
-    /// A thread that panicked in a turn leaves a device that is no worse than one whose guest misbehaves.
-    fn lock(&self) -> MutexGuard<'_, Option<ActiveDevice>> {
-        self.active.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl MutEventSubscriber for UnixVsockWorker {
-    fn process(&mut self, _events: Events, _ops: &mut EventOps<'_>) {
-        let mut active = self.shared.lock();
-        let Some(running) = active.as_mut() else {
-            // Events of a device that has just been reset.
-            let _ = self
-                .shared
-                .endpoints
-                .poller
-                .take(&mut [EpollEvent::default(); BATCH]);
-            return;
-        };
-        if let Err(error) = running.device.run() {
-            self.shared
-                .endpoints
-                .complaints
-                .line(format_args!("vsock: {error}; the device stops until it is reset"));
-            let interrupt = running.interrupt.clone();
-            *active = None;
-            interrupt.fail_device();
-        }
-    }
-
-    fn init(&mut self, ops: &mut EventOps<'_>) {
-        let poller = &self.shared.endpoints.poller;
-        let events = Events::new_raw(poller.as_raw_fd(), EventSet::IN);
-        if let Err(error) = ops.add(events) {
-            self.shared
-                .endpoints
-                .complaints
-                .line(format_args!("vsock: cannot be watched: {error}"));
-        }
+    fn complaints(&self) -> &log::Limited {
+        &self.complaints
     }
 }

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use vsock_device::{Header, Operation, PARENT_CID, SOCKET_STREAM, ShutdownFlags};
 
+use super::Driver;
 use super::GUEST_CID;
-use super::driver::{Driver, HEADER_THEN_DATA};
+use crate::vsock::driver::HEADER_THEN_DATA;
 
 const BUFFER: u32 = 256 << 10;
 /// A test that has not come to its end after this long never will.
@@ -52,7 +53,7 @@ pub(super) struct Socket {
 impl Guest {
     /// A guest whose driver is ready, with all the receive buffers there can be.
     pub(super) fn new(directory: &Path) -> Self {
-        Self::with_driver(Driver::new(directory))
+        Self::with_driver(super::driver(directory))
     }
 
     pub(super) fn with_driver(driver: Driver) -> Self {

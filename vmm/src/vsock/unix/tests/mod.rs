@@ -1,7 +1,6 @@
 //! The whole device with a guest in this process and real Unix sockets: one thread is guest and device, others are the
 //! applications on the parent.
 
-mod driver;
 mod guest;
 mod order;
 
@@ -21,14 +20,28 @@ use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg}
 use tempfile::TempDir;
 use vsock_device::{HOST_CID, Header, Operation, PARENT_CID, SOCKET_STREAM, ShutdownFlags};
 
-use driver::{Descriptor, Driver, RX, TX, WRITE};
 use guest::Guest;
+
+use super::{Endpoints, UnixVsockConfig, open};
+use crate::vsock::driver::{self, Descriptor, RX, TX, WRITE};
+
+type Driver = driver::Driver<Endpoints>;
 
 const GUEST_CID: u32 = 16;
 const MIB: usize = 1 << 20;
 
 fn directory() -> TempDir {
     tempfile::tempdir().unwrap()
+}
+
+/// A device whose sockets are in `directory`, not yet initialised.
+fn driver(directory: &Path) -> Driver {
+    let config = UnixVsockConfig {
+        guest_cid: GUEST_CID,
+        listener: UnixListener::bind(directory.join("vsock.sock")).unwrap(),
+        port_socket_prefix: directory.join("vsock.sock_"),
+    };
+    Driver::new(driver::guest_memory(), open(config).unwrap())
 }
 
 fn listen(directory: &Path, port: u32) -> UnixListener {
@@ -342,7 +355,7 @@ fn drivers_without_event_idx_or_with_split_receive_buffers_work_too() {
     for split in [false, true] {
         let directory = directory();
         let listener = listen(directory.path(), 9000);
-        let mut driver = Driver::new(directory.path()).without_event_idx();
+        let mut driver = driver(directory.path()).without_event_idx();
         driver.split_receive_buffers = split;
         let mut guest = Guest::with_driver(driver);
         let stream = connected(&mut guest, &listener, (1024, 9000));
@@ -630,7 +643,7 @@ fn thousands_of_connections_come_and_go() {
 fn resets_and_turns_on_different_threads() {
     let directory = directory();
     let listener = listen(directory.path(), 9000);
-    let mut driver = Driver::new(directory.path());
+    let mut driver = driver(directory.path());
     let mut events = std::mem::replace(&mut driver.events, EventManager::new().unwrap());
     let running = Arc::new(AtomicBool::new(true));
     let device = thread::spawn({
@@ -676,7 +689,7 @@ fn resets_and_turns_on_different_threads() {
 #[test]
 fn clients_that_come_before_the_driver_wait_for_it() {
     let directory = directory();
-    let mut driver = Driver::new(directory.path());
+    let mut driver = driver(directory.path());
     let mut stream = UnixStream::connect(directory.path().join("vsock.sock")).unwrap();
     stream.write_all(b"CONNECT 5000\n").unwrap();
     assert_eq!(driver.turn(20), 0);
@@ -690,7 +703,7 @@ fn clients_that_come_before_the_driver_wait_for_it() {
 fn one_interrupt_for_a_turn_and_none_for_a_driver_that_polls() {
     let directory = directory();
     let listener = listen(directory.path(), 9000);
-    let mut guest = Guest::with_driver(Driver::new(directory.path()).without_event_idx());
+    let mut guest = Guest::with_driver(driver(directory.path()).without_event_idx());
     let mut stream = connected(&mut guest, &listener, (1024, 9000));
     guest.settle();
     let _ = guest.driver.irqfd.read();
@@ -705,7 +718,7 @@ fn one_interrupt_for_a_turn_and_none_for_a_driver_that_polls() {
 #[test]
 fn configuration_space_holds_the_cid() {
     let directory = directory();
-    let driver = Driver::new(directory.path());
+    let driver = driver(directory.path());
     let mut cid = [0xff; 8];
     driver.transport.read(0x100, &mut cid);
     assert_eq!(u64::from_le_bytes(cid), u64::from(GUEST_CID));
@@ -737,7 +750,7 @@ fn a_broken_ring_stops_the_device_until_it_is_reset() {
 fn receive_buffers_too_small_for_a_packet_are_returned_empty() {
     let directory = directory();
     let listener = listen(directory.path(), 9000);
-    let mut driver = Driver::new(directory.path());
+    let mut driver = driver(directory.path());
     driver.initialise();
     // Too small, not writable, outside memory; then a good one.
     driver.describe(

@@ -1,8 +1,6 @@
 //! The virtqueue half of a guest: rings in guest memory, registers, and what Linux's virtio_transport.c does with them.
 
 use std::collections::VecDeque;
-use std::os::unix::net::UnixListener;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
@@ -12,11 +10,10 @@ use vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use vsock_device::{HEADER_SIZE, Header};
 
-use super::super::{UnixVsock, UnixVsockConfig, UnixVsockWorker};
-use super::GUEST_CID;
+use super::halves::{Backend, Vsock, VsockWorker};
 
-pub(super) const RX: u32 = 0;
-pub(super) const TX: u32 = 1;
+pub(in crate::vsock) const RX: u32 = 0;
+pub(in crate::vsock) const TX: u32 = 1;
 
 /// Descriptors in each queue.
 const SIZE: u16 = 256;
@@ -35,7 +32,7 @@ const TX_PACKETS: u16 = 16;
 const TX_BUFFERS: u64 = 0x20_0000;
 
 const NEXT: u16 = 1;
-pub(super) const WRITE: u16 = 2;
+pub(in crate::vsock) const WRITE: u16 = 2;
 const EVENT_IDX: u64 = 1 << 29;
 const VERSION_1: u64 = 1 << 32;
 
@@ -44,42 +41,46 @@ const HEADER: u32 = 44;
 
 /// One entry of a descriptor table.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Descriptor {
-    pub(super) address: u64,
-    pub(super) length: u32,
-    pub(super) flags: u16,
-    pub(super) next: u16,
+pub(in crate::vsock) struct Descriptor {
+    pub(in crate::vsock) address: u64,
+    pub(in crate::vsock) length: u32,
+    pub(in crate::vsock) flags: u16,
+    pub(in crate::vsock) next: u16,
 }
 
 /// How the bytes of a transmitted packet, header first, are cut into descriptors: lengths; the rest is the last one.
-pub(super) type Cuts<'a> = &'a [u32];
+pub(in crate::vsock) type Cuts<'a> = &'a [u32];
 
 /// How Linux before 6.17 sends a packet: header, data.
-pub(super) const HEADER_THEN_DATA: Cuts<'static> = &[HEADER];
+pub(in crate::vsock) const HEADER_THEN_DATA: Cuts<'static> = &[HEADER];
 
-pub(super) struct Driver {
-    pub(super) memory: Arc<GuestMemory>,
-    pub(super) transport: MmioTransport<UnixVsock>,
-    pub(super) events: EventManager<UnixVsockWorker>,
-    pub(super) irqfd: EventFd,
+pub(in crate::vsock) struct Driver<B: Backend> {
+    pub(in crate::vsock) memory: Arc<GuestMemory>,
+    pub(in crate::vsock) transport: MmioTransport<Vsock<B>>,
+    pub(in crate::vsock) events: EventManager<VsockWorker<B>>,
+    pub(in crate::vsock) irqfd: EventFd,
     /// Cut a receive buffer into header and data instead of one descriptor for both.
-    pub(super) split_receive_buffers: bool,
+    pub(in crate::vsock) split_receive_buffers: bool,
     features: u64,
     available: [u16; 2],
     used_seen: [u16; 2],
     free_tx: VecDeque<u16>,
 }
 
-impl Driver {
-    /// A device whose sockets are in `directory`, not yet initialised.
-    pub(super) fn new(directory: &Path) -> Self {
-        let memory = Arc::new(GuestMemory::from_ranges(&[(GuestAddress(0), 0x50_0000)]).unwrap());
-        let config = UnixVsockConfig {
-            guest_cid: GUEST_CID,
-            listener: UnixListener::bind(directory.join("vsock.sock")).unwrap(),
-            port_socket_prefix: directory.join("vsock.sock_"),
-        };
-        let (device, worker) = UnixVsock::open(config).unwrap();
+/// The memory of such a guest, in bytes.
+const MEMORY: usize = 0x50_0000;
+
+/// The memory that such a guest has.
+pub(in crate::vsock) fn guest_memory() -> Arc<GuestMemory> {
+    Arc::new(GuestMemory::from_ranges(&[(GuestAddress(0), MEMORY)]).unwrap())
+}
+
+impl<B: Backend> Driver<B> {
+    /// The driver of a device in a guest with this memory, not yet initialised.
+    pub(in crate::vsock) fn new(
+        memory: Arc<GuestMemory>,
+        (device, worker): (Vsock<B>, VsockWorker<B>),
+    ) -> Self {
         let irqfd = EventFd::new(EFD_NONBLOCK).unwrap();
         let transport = MmioTransport::new(device, Arc::clone(&memory), irqfd.try_clone().unwrap()).unwrap();
         let mut events = EventManager::new().unwrap();
@@ -97,27 +98,27 @@ impl Driver {
         }
     }
 
-    pub(super) fn without_event_idx(mut self) -> Self {
+    pub(in crate::vsock) fn without_event_idx(mut self) -> Self {
         self.features = VERSION_1;
         self
     }
 
-    pub(super) fn read(&self, offset: u64) -> u32 {
+    pub(in crate::vsock) fn read(&self, offset: u64) -> u32 {
         let mut data = [0; 4];
         self.transport.read(offset, &mut data);
         u32::from_le_bytes(data)
     }
 
-    pub(super) fn write(&self, offset: u64, value: u32) {
+    pub(in crate::vsock) fn write(&self, offset: u64, value: u32) {
         self.transport.write(offset, &value.to_le_bytes());
     }
 
-    pub(super) fn status(&self) -> u32 {
+    pub(in crate::vsock) fn status(&self) -> u32 {
         self.read(0x70)
     }
 
     /// Resets the device and initialises it, with empty rings.
-    pub(super) fn initialise(&mut self) {
+    pub(in crate::vsock) fn initialise(&mut self) {
         self.reset();
         self.memory
             .write_slice(&vec![0; 0xc000], GuestAddress(QUEUES))
@@ -147,7 +148,7 @@ impl Driver {
     }
 
     /// Resets the device. Buffers that it held are the driver's again.
-    pub(super) fn reset(&mut self) {
+    pub(in crate::vsock) fn reset(&mut self) {
         self.write(0x70, 0);
         assert_eq!(self.status(), 0);
         (self.available, self.used_seen) = ([0; 2], [0; 2]);
@@ -155,7 +156,7 @@ impl Driver {
     }
 
     /// Offers receive buffers `first` to `last`, which must not be offered already.
-    pub(super) fn offer_buffers(&mut self, buffers: std::ops::Range<u16>) {
+    pub(in crate::vsock) fn offer_buffers(&mut self, buffers: std::ops::Range<u16>) {
         for buffer in buffers {
             self.offer_buffer(buffer);
         }
@@ -201,7 +202,7 @@ impl Driver {
     }
 
     /// The most receive buffers there can be.
-    pub(super) fn buffers(&self) -> u16 {
+    pub(in crate::vsock) fn buffers(&self) -> u16 {
         if self.split_receive_buffers {
             SIZE / 2
         } else {
@@ -210,7 +211,7 @@ impl Driver {
     }
 
     /// Takes one received packet, and offers its buffer again if `refill`.
-    pub(super) fn receive(&mut self, refill: bool) -> Option<(Header, Vec<u8>)> {
+    pub(in crate::vsock) fn receive(&mut self, refill: bool) -> Option<(Header, Vec<u8>)> {
         let (head, written) = self.take_used(RX)?;
         let buffer = if self.split_receive_buffers {
             head / 2
@@ -237,14 +238,14 @@ impl Driver {
     }
 
     /// Puts a packet on the transmit queue, if there is room for one.
-    pub(super) fn transmit(&mut self, header: &Header, payload: &[u8], cuts: Cuts<'_>) -> bool {
+    pub(in crate::vsock) fn transmit(&mut self, header: &Header, payload: &[u8], cuts: Cuts<'_>) -> bool {
         let mut packet = header.encode().to_vec();
         packet.extend(payload);
         self.transmit_bytes(&packet, cuts)
     }
 
     /// The same for bytes that need not be a packet.
-    pub(super) fn transmit_bytes(&mut self, packet: &[u8], cuts: Cuts<'_>) -> bool {
+    pub(in crate::vsock) fn transmit_bytes(&mut self, packet: &[u8], cuts: Cuts<'_>) -> bool {
         while let Some((head, written)) = self.take_used(TX) {
             assert_eq!(written, 0);
             self.free_tx.push_back(head / (SIZE / TX_PACKETS));
@@ -284,7 +285,7 @@ impl Driver {
         true
     }
 
-    pub(super) fn describe(&self, queue: u32, index: u16, entry: Descriptor) {
+    pub(in crate::vsock) fn describe(&self, queue: u32, index: u16, entry: Descriptor) {
         let Descriptor {
             address,
             length,
@@ -301,7 +302,7 @@ impl Driver {
             .unwrap();
     }
 
-    pub(super) fn make_available(&mut self, queue: u32, head: u16) {
+    pub(in crate::vsock) fn make_available(&mut self, queue: u32, head: u16) {
         let index = self.available[queue as usize];
         let entry = AVAILABLE + 4 + u64::from(index % SIZE) * 2;
         self.memory.write_obj(head, ring(queue, entry)).unwrap();
@@ -309,7 +310,7 @@ impl Driver {
         self.set_available_index(queue, index.wrapping_add(1));
     }
 
-    pub(super) fn set_available_index(&mut self, queue: u32, index: u16) {
+    pub(in crate::vsock) fn set_available_index(&mut self, queue: u32, index: u16) {
         self.available[queue as usize] = index;
         self.memory
             .store(index, ring(queue, AVAILABLE + 2), Ordering::Release)
@@ -317,7 +318,7 @@ impl Driver {
     }
 
     /// Rings the doorbell if the device wants it.
-    pub(super) fn kick(&self, queue: u32) {
+    pub(in crate::vsock) fn kick(&self, queue: u32) {
         fence(Ordering::SeqCst);
         let wanted = if self.features & EVENT_IDX == 0 {
             let flags: u16 = self.memory.load(ring(queue, USED), Ordering::SeqCst).unwrap();
@@ -338,7 +339,7 @@ impl Driver {
     }
 
     /// The chain that the device has returned, and the bytes it has written.
-    pub(super) fn take_used(&mut self, queue: u32) -> Option<(u16, u32)> {
+    pub(in crate::vsock) fn take_used(&mut self, queue: u32) -> Option<(u16, u32)> {
         let index: u16 = self
             .memory
             .load(ring(queue, USED + 2), Ordering::Acquire)
@@ -359,7 +360,7 @@ impl Driver {
     }
 
     /// Lets the device thread run one batch of events, waiting for one at most this long. How many there were.
-    pub(super) fn turn(&mut self, milliseconds: i32) -> usize {
+    pub(in crate::vsock) fn turn(&mut self, milliseconds: i32) -> usize {
         self.events.run_with_timeout(milliseconds).unwrap()
     }
 }

@@ -1,0 +1,184 @@
+//! The two halves of a vsock device, whatever backend is behind it.
+//!
+//! [`Vsock`] is activated and reset by its transport on vCPU threads, [`VsockWorker`] takes the *turns* on the VMM's device
+//! thread: something that the backend waits for wakes it, and it does what there is to do, within bounds and without waiting.
+//! Between the two is the active device in a mutex. A turn holds it for some megabytes of copying at most; a vCPU takes it to
+//! activate or to reset the device and for nothing else. No thread waits for another while it holds it. A reset therefore is
+//! complete when it returns: queues and all that belonged to the guest's connections are gone, and the worker finds nothing to
+//! do.
+
+use std::io;
+use std::os::fd::AsRawFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
+use virtio::{ActivateError, Activation, Interrupt, VirtioDevice};
+use virtio_bindings::virtio_ids::VIRTIO_ID_VSOCK;
+
+use super::{ConfigSpace, QUEUE_SIZES};
+use crate::log;
+
+/// What carries a guest's packets, and outlives a reset. Its descriptor is readable when there may be something to do.
+pub trait Backend: AsRawFd + Send + Sync + 'static {
+    /// The backend while the guest's driver is ready. Dropping it is the reset: when that returns, nothing touches guest memory
+    /// any more.
+    type Active: Turn + Send;
+
+    /// Takes over the queues, and has the first turn taken soon.
+    ///
+    /// # Errors
+    /// If something cannot be made or watched. Nothing stays then.
+    fn activate(self: &Arc<Self>, activation: Activation) -> io::Result<Self::Active>;
+
+    /// Throws away what has been waited for: the device was reset meanwhile.
+    fn discard_events(&self);
+
+    /// Where faults of the guest or the host are told.
+    fn complaints(&self) -> &log::Limited;
+}
+
+/// What an active backend does when it is woken.
+pub trait Turn {
+    /// Moves packets both ways.
+    ///
+    /// # Errors
+    /// If it cannot go on before it is reset.
+    fn run(&mut self) -> Result<(), TurnError>;
+}
+
+/// Why an active device stops.
+#[derive(Debug, thiserror::Error)]
+pub enum TurnError {
+    /// The guest's queues are unusable.
+    #[error(transparent)]
+    Queue(#[from] virtio::QueueError),
+    /// The parent's kernel has answered with something that cannot be.
+    #[error("vhost-vsock has broken its virtqueue")]
+    Vhost,
+}
+
+/// The device half: what the transport activates and resets.
+#[derive(Debug)]
+pub struct Vsock<B: Backend> {
+    config_space: ConfigSpace,
+    shared: Arc<Shared<B>>,
+}
+
+/// The worker half: what the device thread's event loop runs.
+#[derive(Debug)]
+pub struct VsockWorker<B: Backend> {
+    shared: Arc<Shared<B>>,
+}
+
+/// Proof that the device is active: made by activation, spent by reset.
+#[derive(Debug)]
+pub struct Running(());
+
+struct Shared<B: Backend> {
+    backend: Arc<B>,
+    active: Mutex<Option<ActiveDevice<B::Active>>>,
+}
+
+struct ActiveDevice<A> {
+    device: A,
+    interrupt: Interrupt,
+}
+
+impl<B: Backend> Vsock<B> {
+    /// Both halves of an inactive device.
+    pub(super) fn new(guest_cid: u32, backend: B) -> (Self, VsockWorker<B>) {
+        let shared = Arc::new(Shared {
+            backend: Arc::new(backend),
+            active: Mutex::new(None),
+        });
+        let device = Self {
+            config_space: ConfigSpace::new(guest_cid),
+            shared: Arc::clone(&shared),
+        };
+        (device, VsockWorker { shared })
+    }
+
+    /// What carries its packets.
+    #[cfg(test)]
+    pub(super) fn backend(&self) -> &B {
+        &self.shared.backend
+    }
+}
+
+impl<B: Backend> VirtioDevice for Vsock<B> {
+    type Running = Running;
+
+    fn device_id(&self) -> u32 {
+        VIRTIO_ID_VSOCK
+    }
+
+    /// Streams are what there is without any feature bit (virtio 1.2, 5.10.3).
+    fn features(&self) -> u64 {
+        0
+    }
+
+    fn queue_sizes(&self) -> &[u16] {
+        &QUEUE_SIZES
+    }
+
+    fn read_config(&self, offset: u64, data: &mut [u8]) {
+        self.config_space.read(offset, data);
+    }
+
+    fn activate(&mut self, activation: Activation) -> Result<Running, ActivateError> {
+        let interrupt = activation.interrupt.clone();
+        // Under the lock from the first watched descriptor on: the worker throws away events of a device that is not there.
+        let mut active = self.shared.lock();
+        let device = self.shared.backend.activate(activation)?;
+        *active = Some(ActiveDevice { device, interrupt });
+        Ok(Running(()))
+    }
+
+    fn reset(&mut self, _running: Running) {
+        // Dropped outside the lock: closing thousands of sockets takes a while.
+        let active = self.shared.lock().take();
+        drop(active);
+    }
+}
+
+impl<B: Backend> Shared<B> {
+    /// A thread that panicked in a turn leaves a device that is no worse than one whose guest misbehaves.
+    fn lock(&self) -> MutexGuard<'_, Option<ActiveDevice<B::Active>>> {
+        self.active.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<B: Backend> std::fmt::Debug for Shared<B> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").finish_non_exhaustive()
+    }
+}
+
+impl<B: Backend> MutEventSubscriber for VsockWorker<B> {
+    fn process(&mut self, _events: Events, _ops: &mut EventOps<'_>) {
+        let mut active = self.shared.lock();
+        let Some(running) = active.as_mut() else {
+            // Events of a device that has just been reset.
+            return self.shared.backend.discard_events();
+        };
+        if let Err(error) = running.device.run() {
+            self.shared
+                .backend
+                .complaints()
+                .line(format_args!("vsock: {error}; the device stops until it is reset"));
+            let interrupt = running.interrupt.clone();
+            *active = None;
+            interrupt.fail_device();
+        }
+    }
+
+    fn init(&mut self, ops: &mut EventOps<'_>) {
+        let events = Events::new_raw(self.shared.backend.as_raw_fd(), EventSet::IN);
+        if let Err(error) = ops.add(events) {
+            self.shared
+                .backend
+                .complaints()
+                .line(format_args!("vsock: cannot be watched: {error}"));
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! The device while its driver is ready: shadow rings, and the turns in which they are kept in step with the guest's queues.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use virtio::{Activation, ActiveQueue, GuestMemory, Interrupt};
+use vmm_sys_util::epoll::EpollEvent;
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+use super::Endpoints;
+use super::parent::Parent;
+use super::receive::Receiver;
+use super::ring::{Direction, Ring};
+use super::transmit::Transmitter;
+use super::vhost::Vhost;
+use crate::vsock::halves::{Backend, Turn, TurnError};
+
+/// An active device. vhost runs for as long as it lives.
+pub struct Active<V: Vhost> {
+    memory: Arc<GuestMemory>,
+    interrupt: Interrupt,
+    receiver: Receiver,
+    transmitter: Transmitter,
+    parent: Parent,
+    /// Nothing is ever sent on the event queue: the CID does not change while a guest runs. Its buffers stay there.
+    _events: ActiveQueue,
+    endpoints: Arc<Endpoints<V>>,
+    /// Written when a turn leaves work behind, so that others get theirs before the next.
+    again: EventFd,
+}
+
+impl<V: Vhost> Active<V> {
+    /// Takes over the queues, watches what can wake the device, and starts vhost.
+    pub(super) fn new(activation: Activation, endpoints: Arc<Endpoints<V>>) -> io::Result<Self> {
+        let [receive, transmit, events] = <[ActiveQueue; 3]>::try_from(activation.queues)
+            .map_err(|queues| io::Error::other(format!("vsock has three queues, not {}", queues.len())))?;
+        let ring = |index, direction| Ring::new(Arc::clone(&endpoints.shadow), index, direction);
+        let active = Self {
+            memory: activation.memory,
+            interrupt: activation.interrupt,
+            receiver: Receiver::new(receive, ring(0, Direction::ToGuest)?),
+            transmitter: Transmitter::new(transmit, ring(1, Direction::ToKernel)?),
+            parent: Parent::default(),
+            _events: events,
+            again: EventFd::new(EFD_NONBLOCK)?,
+            endpoints,
+        };
+        active.start()
+    }
+
+    /// If anything fails, dropping `self` undoes the rest.
+    fn start(mut self) -> io::Result<Self> {
+        let endpoints = Arc::clone(&self.endpoints);
+        endpoints.watch(self.receiver.queue().doorbell())?;
+        endpoints.watch(self.transmitter.queue().doorbell())?;
+        endpoints.watch(self.receiver.ring().call())?;
+        endpoints.watch(self.transmitter.ring().call())?;
+        endpoints.watch(&self.again)?;
+        let rings = [
+            self.receiver.ring().for_vhost(),
+            self.transmitter.ring().for_vhost(),
+        ];
+        endpoints.vhost.start(rings)?;
+        // The first turn looks at the queues, whatever happened before.
+        self.again.write(1)?;
+        Ok(self)
+    }
+
+    /// Both queues share one line: one interrupt for the whole turn.
+    fn interrupt_driver(&mut self) -> Result<(), TurnError> {
+        let for_received = self.receiver.queue().needs_interrupt(&self.memory)?;
+        let for_transmitted = self.transmitter.queue().needs_interrupt(&self.memory)?;
+        if for_received || for_transmitted {
+            self.interrupt.signal_used();
+        }
+        Ok(())
+    }
+}
+
+impl<V: Vhost> Turn for Active<V> {
+    /// What has woken the device does not matter: there are four rings to look at, and looking costs less than asking.
+    fn run(&mut self) -> Result<(), TurnError> {
+        let mut events = [EpollEvent::default(); 8];
+        // They are edge-triggered: taking them is all that has to be done with them.
+        let _ = self.endpoints.epoll.wait(0, &mut events);
+        let complaints = self.endpoints.complaints();
+        let more_to_transmit = self.transmitter.run(&self.memory, &mut self.parent, complaints)?;
+        let more_to_receive = self.receiver.run(&self.memory, &mut self.parent, complaints)?;
+        self.interrupt_driver()?;
+        if more_to_transmit || more_to_receive {
+            // Refused only when the counter is full, and then the event is pending.
+            let _ = self.again.write(1);
+        }
+        Ok(())
+    }
+}
+
+/// Closing a descriptor ends its being watched; those that outlive the active device have to be forgotten.
+impl<V: Vhost> Drop for Active<V> {
+    fn drop(&mut self) {
+        self.endpoints.vhost.stop();
+        self.endpoints.forget(self.receiver.queue().doorbell());
+        self.endpoints.forget(self.transmitter.queue().doorbell());
+    }
+}
+
+impl<V: Vhost> fmt::Debug for Active<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Active")
+            .field("receiver", &self.receiver)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,151 @@
+//! The backend over the parent's own kernel: vhost-vsock moves the bytes, and programs on the parent use `AF_VSOCK`.
+//!
+//! # Why not vhost-vsock alone
+//!
+//! On EC2 an enclave's parent is CID 3, and programs in EIFs say so. vhost-vsock knows the host as CID 2 only and drops what a
+//! guest sends to any other CID (`vhost_vsock_handle_tx_kick` in drivers/vhost/vsock.c). So it must not see the guest's queues
+//! as they are.
+//!
+//! # Shadow queues
+//!
+//! ```text
+//!   guest memory                     shadow memory                         parent's kernel
+//!   transmit queue  ── header ────►  header, CID 3 becomes 2  ──►┐
+//!                   ── payload's addresses ─────────────────────►├ ring ──►  vhost-vsock ──►  AF_VSOCK, port P
+//!   receive queue   ◄─ header ─────  CID 2 becomes 3, header  ◄──┤ ring ◄──                ◄──  AF_VSOCK, our CID
+//!                   ── buffers' addresses ──────────────────────►┘
+//! ```
+//!
+//! For each queue of the guest there is a ring of our own, in which we are the driver and vhost-vsock is the device. A chain of
+//! the guest becomes one there: 44 bytes of header in shadow memory, then the guest's own buffers, which vhost-vsock reads and
+//! writes through its memory table. So payload is copied once, by the kernel, between guest memory and a socket, as without us;
+//! what we copy are headers and addresses.
+//!
+//! # What is trusted
+//!
+//! Nothing of the guest's. Shadow memory lies where no guest memory is, and an address goes into a shadow ring only if all of it
+//! is in guest memory: whatever descriptors say, the kernel is never pointed at the shadow rings or at anything else of this
+//! process. Headers are copied before they are looked at. That a packet comes from the guest's CID and goes to the host's is
+//! checked by the kernel, which drops all others.
+//!
+//! # Parts
+//!
+//! ```text
+//!   vhost     the ioctls                         active    a turn: both directions, one interrupt
+//!   ring      a shadow ring, driver's side       transmit  guest to parent
+//!   parts     pieces of guest memory             receive   parent to guest
+//!   parent    which CID the guest means by "parent", per connection
+//! ```
+
+mod active;
+mod parent;
+mod parts;
+mod receive;
+mod ring;
+mod transmit;
+mod vhost;
+
+#[cfg(test)]
+mod tests;
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
+
+use virtio::{Activation, GuestMemory};
+use vm_memory::{GuestAddress, GuestRegionMmap, MmapRegion};
+use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
+
+use self::active::Active;
+use self::ring::RING_BYTES;
+use self::vhost::Vhost;
+pub use self::vhost::VhostVsock;
+use super::halves::{Backend, Vsock, VsockWorker};
+use crate::log;
+
+/// Lines about faults of the guest or the host that one device writes to the log.
+const MOST_COMPLAINTS: u32 = 16;
+
+/// Where shadow memory is in vhost's address space: above all guest memory, which ends below 2⁴⁶ ([`crate::memory`]).
+const SHADOW: GuestAddress = GuestAddress(1 << 46);
+
+/// What outlives a reset.
+#[derive(Debug)]
+pub struct Endpoints<V> {
+    vhost: V,
+    shadow: Arc<GuestRegionMmap>,
+    epoll: Epoll,
+    complaints: log::Limited,
+}
+
+/// Both halves of a device.
+pub type Halves<V> = (Vsock<Endpoints<V>>, VsockWorker<Endpoints<V>>);
+
+/// Opens the device on `/dev/vhost-vsock`: both halves, inactive.
+///
+/// # Errors
+///
+/// `EADDRINUSE` if another guest of this machine has the CID; else what the kernel has against it.
+pub fn open(guest_cid: u32, device: File, guest_memory: &GuestMemory) -> io::Result<Halves<VhostVsock>> {
+    open_with(guest_cid, guest_memory, |memory| {
+        VhostVsock::new(device, guest_cid, memory)
+    })
+}
+
+fn open_with<V: Vhost>(
+    guest_cid: u32,
+    guest_memory: &GuestMemory,
+    vhost: impl FnOnce(Arc<GuestMemory>) -> io::Result<V>,
+) -> io::Result<Halves<V>> {
+    let mapping = MmapRegion::new(2 * RING_BYTES).map_err(io::Error::other)?;
+    let shadow = GuestRegionMmap::new(mapping, SHADOW).map(Arc::new);
+    let shadow = shadow.ok_or_else(|| io::Error::other("there is no room for shadow memory"))?;
+    let memory = guest_memory.insert_region(Arc::clone(&shadow));
+    let memory = memory.map(Arc::new).map_err(io::Error::other)?;
+    let endpoints = Endpoints {
+        vhost: vhost(memory)?,
+        shadow,
+        epoll: Epoll::new()?,
+        complaints: log::Limited::new(MOST_COMPLAINTS),
+    };
+    Ok(Vsock::new(guest_cid, endpoints))
+}
+
+impl<V> Endpoints<V> {
+    /// Has the device woken by what comes into an eventfd. Edge-triggered: nothing has to be read.
+    fn watch(&self, event: &impl AsRawFd) -> io::Result<()> {
+        let interest = EpollEvent::new(EventSet::IN | EventSet::EDGE_TRIGGERED, 0);
+        self.epoll.ctl(ControlOperation::Add, event.as_raw_fd(), interest)
+    }
+
+    fn forget(&self, event: &impl AsRawFd) {
+        // Fails only if it is not watched.
+        let _ = self
+            .epoll
+            .ctl(ControlOperation::Delete, event.as_raw_fd(), EpollEvent::default());
+    }
+}
+
+impl<V> AsRawFd for Endpoints<V> {
+    fn as_raw_fd(&self) -> RawFd {
+        self.epoll.as_raw_fd()
+    }
+}
+
+impl<V: Vhost> Backend for Endpoints<V> {
+    type Active = Active<V>;
+
+    fn activate(self: &Arc<Self>, activation: Activation) -> io::Result<Active<V>> {
+        Active::new(activation, Arc::clone(self))
+    }
+
+    /// There are fewer things to wait for than fit.
+    fn discard_events(&self) {
+        let _ = self.epoll.wait(0, &mut [EpollEvent::default(); 8]);
+    }
+
+    fn complaints(&self) -> &log::Limited {
+        &self.complaints
+    }
+}
