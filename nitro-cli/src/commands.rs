@@ -6,6 +6,7 @@ mod console;
 mod describe_eif;
 mod describe_enclaves;
 mod describe_pools;
+mod explain;
 mod pcr;
 mod run_enclave;
 mod sign_eif;
@@ -21,12 +22,13 @@ pub(crate) fn execute(command: Command, environment: &Environment) -> Result<(),
     match command {
         Command::BuildEnclave(options) => build_enclave::execute(&options, environment),
         Command::RunEnclave(options) => run_enclave::execute(&options, environment),
-        Command::DescribeEnclaves(DescribeEnclaves { ended: false }) => {
-            describe_enclaves::execute(environment)
-        }
-        Command::DescribeEnclaves(DescribeEnclaves { ended: true }) => {
+        Command::DescribeEnclaves(DescribeEnclaves { ended: true, .. }) => {
             describe_enclaves::execute_ended(environment)
         }
+        Command::DescribeEnclaves(DescribeEnclaves { metadata: true, .. }) => {
+            describe_enclaves::execute_with_metadata(environment)
+        }
+        Command::DescribeEnclaves(_) => describe_enclaves::execute(environment),
         Command::DescribePools(DescribePools {}) => describe_pools::execute(environment),
         Command::Console(options) => console::execute(&options, environment),
         Command::TerminateEnclave(options) => terminate_enclave::execute(&options, environment),
@@ -35,5 +37,9 @@ pub(crate) fn execute(command: Command, environment: &Environment) -> Result<(),
         Command::VerifyAttestation(options) => verify_attestation::execute(&options),
         Command::SignEif(options) => sign_eif::execute(&options),
         Command::Pcr(options) => pcr::execute(&options),
+        Command::Explain(options) => {
+            explain::execute(&options);
+            Ok(())
+        }
     }
 }

@@ -9,6 +9,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use api::{ErrorCode, Failure, Reply, Request, frame};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
@@ -19,6 +20,9 @@ use crate::output;
 /// Where a daemon that does not answer has said why.
 const REASON_IN_LOG: &str = "Its log says why: `enclaved.log` beside its socket, or `journalctl -u enclaved` where it \
                              is a service";
+
+/// A daemon on a busy machine gets this much time to answer, whatever time there is.
+const LEAST_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A connection to the daemon.
 #[derive(Debug)]
@@ -54,6 +58,13 @@ impl Daemon {
             Ok(stream) => Ok(Self { stream }),
             Err(error) => Err(no_answer(&why_not_connected(socket, &error))),
         }
+    }
+
+    /// Does not wait longer than until `deadline` for the daemon to say something, but for a second at least.
+    pub(crate) fn answer_until(&self, deadline: Instant) {
+        let left = deadline.saturating_duration_since(Instant::now());
+        // No time limit of more than zero is refused.
+        let _ = self.stream.set_read_timeout(Some(left.max(LEAST_PATIENCE)));
     }
 
     /// Sends `request`, with `descriptor` if it has one, and reads the answer. Lines of progress that come before it
@@ -153,6 +164,11 @@ fn garbage(error: &frame::FrameError) -> AskError {
 }
 
 fn died(error: &io::Error) -> AskError {
+    if error.kind() == io::ErrorKind::WouldBlock {
+        return no_answer(&format!(
+            "The enclaved daemon has not answered in time. {REASON_IN_LOG}"
+        ));
+    }
     no_answer(&format!(
         "The enclaved daemon ended the connection before it had answered: {error}. \
          {REASON_IN_LOG}; `nitro-cli describe-enclaves` says what runs now"

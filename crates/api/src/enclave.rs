@@ -45,6 +45,15 @@ pub struct EnclaveDescription {
     pub measurements: Measurements,
 }
 
+/// A running enclave and what its image says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunningImage {
+    /// The enclave.
+    pub enclave: EnclaveDescription,
+    /// As [`RunEnclave::image_metadata`](crate::RunEnclave::image_metadata).
+    pub metadata: Option<String>,
+}
+
 /// The states that AWS's nitro-cli knows; scripts know no other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]

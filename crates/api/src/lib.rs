@@ -28,10 +28,10 @@ pub mod vmm;
 
 pub use enclave::{
     ApplicationEnd, EnclaveDescription, EnclaveFlags, EnclaveRunInfo, EnclaveState, EnclaveTermination,
-    EndedEnclave, Measurements, PoolCore, PoolHugepages, Pools,
+    EndedEnclave, Measurements, PoolCore, PoolHugepages, Pools, RunningImage,
 };
 pub use error::{ErrorCode, Failure};
-pub use request::{CpuSelection, Reply, Request, RunEnclave, Selector};
+pub use request::{CpuSelection, MAX_IMAGE_METADATA, Reply, Request, RunEnclave, Selector};
 
 /// Where the daemon listens unless told otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/enclaved/enclaved.sock";

@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{EnclaveDescription, EnclaveRunInfo, EnclaveTermination, EndedEnclave, Failure, Pools};
+use crate::{
+    EnclaveDescription, EnclaveRunInfo, EnclaveTermination, EndedEnclave, Failure, Pools, RunningImage,
+};
 
 /// What a client asks of the daemon, one per connection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +19,8 @@ pub enum Request {
     RunEnclave(RunEnclave),
     /// List the running enclaves.
     DescribeEnclaves,
+    /// List the running enclaves, each with what its image says of itself.
+    DescribeImages,
     /// List the enclaves that have ended lately, oldest first.
     EndedEnclaves,
     /// Say what enclaves may have, and who holds it.
@@ -55,7 +59,15 @@ pub struct RunEnclave {
     pub enclave_name: String,
     /// Whether the console can be watched. A debug-mode enclave attests with zero PCRs.
     pub debug_mode: bool,
+    /// What the image says of itself: the text of its metadata, JSON of at most [`MAX_IMAGE_METADATA`] bytes. It is not
+    /// measured, so the client's word for it is as good as any; the daemon keeps it and does not look into it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_metadata: Option<String>,
 }
+
+/// The longest [`RunEnclave::image_metadata`], in bytes: room for what container engines say of an image. Twice as many, as
+/// JSON may write them, leave room in a request.
+pub const MAX_IMAGE_METADATA: usize = 64 << 10;
 
 /// How many or which CPUs an enclave gets.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,6 +89,8 @@ pub enum Reply {
     EnclaveStarted(EnclaveRunInfo),
     /// Final answer to [`Request::DescribeEnclaves`], ordered by creation.
     Enclaves(Vec<EnclaveDescription>),
+    /// Final answer to [`Request::DescribeImages`], ordered by creation.
+    RunningImages(Vec<RunningImage>),
     /// Final answer to [`Request::EndedEnclaves`].
     Ended(Vec<EndedEnclave>),
     /// Final answer to [`Request::DescribePools`].

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::{ErrorCode, Failure, Pools, Reply, Request, RunEnclave, Selector};
+use api::{ErrorCode, Failure, MAX_IMAGE_METADATA, Pools, Reply, Request, RunEnclave, Selector};
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 
@@ -60,6 +60,7 @@ async fn answer<L: Launcher>(
             return Err(Failure::new(ErrorCode::InvalidCommand, message));
         }
         (Request::DescribeEnclaves, None) => Reply::Enclaves(daemon.registry.describe()),
+        (Request::DescribeImages, None) => Reply::RunningImages(daemon.registry.describe_images()),
         (Request::DescribePools, None) => Reply::Pools(pools(daemon)?),
         (Request::AttestationRoot, None) => Reply::AttestationRoot(attestation_root(daemon)?),
         (Request::EndedEnclaves, None) => Reply::Ended(daemon.registry.ended()),
@@ -77,6 +78,7 @@ async fn run<L: Launcher>(
     request: RunEnclave,
     image: ForeignDescriptor,
 ) -> Result<(), Failure> {
+    check_metadata(request.image_metadata.as_deref())?;
     let image = accept_image(image, daemon.limits.request_time).await?;
     let pool = CurrentPool::take(&daemon.machine.cpus, daemon.run_directory.path())?;
     let kvm = admission::check(&request, &image, &daemon.machine, &pool.cpus)?;
@@ -91,6 +93,7 @@ async fn run<L: Launcher>(
     let order = Order {
         image,
         kvm,
+        image_metadata: request.image_metadata,
         debug_mode: request.debug_mode,
         time_limit: daemon.heartbeat_timeout,
         users: daemon.vmm_users,
@@ -119,6 +122,15 @@ async fn run<L: Launcher>(
             None => return Ok(()),
         }
     }
+}
+
+/// It is kept as it is, for as long as the enclave runs.
+fn check_metadata(text: Option<&str>) -> Result<(), Failure> {
+    if text.is_some_and(|text| text.len() > MAX_IMAGE_METADATA) {
+        let message = format!("The image's metadata has more than {MAX_IMAGE_METADATA} bytes.");
+        return Err(Failure::new(ErrorCode::InvalidCommand, message));
+    }
+    Ok(())
 }
 
 fn pools<L: Launcher>(daemon: &Shared<L>) -> Result<Pools, Failure> {
@@ -206,6 +218,7 @@ fn kind(request: &Request) -> &'static str {
     match request {
         Request::RunEnclave(_) => "run-enclave",
         Request::DescribeEnclaves => "describe-enclaves",
+        Request::DescribeImages => "describe-images",
         Request::DescribePools => "describe-pools",
         Request::EndedEnclaves => "ended-enclaves",
         Request::TerminateEnclave(_) => "terminate-enclave",

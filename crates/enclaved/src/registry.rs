@@ -10,7 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use api::{
     ApplicationEnd, EnclaveDescription, EnclaveFlags, EnclaveRunInfo, EnclaveState, EnclaveTermination,
-    EndedEnclave, ErrorCode, Failure, Measurements, PoolCore, RunEnclave, Selector,
+    EndedEnclave, ErrorCode, Failure, Measurements, PoolCore, RunEnclave, RunningImage, Selector,
 };
 use tokio::sync::watch;
 
@@ -23,7 +23,7 @@ use crate::end::last_words;
 use crate::ended::EndedEnclaves;
 use crate::ids::EnclaveId;
 use crate::note::{Facts, Note};
-use crate::run_directory::EnclaveDirectory;
+use crate::run_directory::{self, EnclaveDirectory};
 
 /// How many lines of an ended enclave's console are remembered.
 const REMEMBERED_LINES: usize = 20;
@@ -161,6 +161,23 @@ impl Registry {
             .visible()
             .filter_map(|(_, record)| record.describe())
             .collect()
+    }
+
+    /// The same enclaves, each with what its image says of itself. That is in the enclave's directory, not in memory.
+    pub fn describe_images(&self) -> Vec<RunningImage> {
+        let described: Vec<_> = {
+            let inner = self.lock();
+            let records = inner.visible().filter_map(|(_, record)| {
+                let directory = record.directory.as_ref()?.path().to_owned();
+                Some((record.describe()?, directory))
+            });
+            records.collect()
+        };
+        let images = described.into_iter().map(|(enclave, directory)| RunningImage {
+            metadata: run_directory::read_image_metadata(&directory),
+            enclave,
+        });
+        images.collect()
     }
 
     /// Asks for the end of the selected enclaves.

@@ -43,6 +43,9 @@ pub(super) fn watch(
     // A time too far away to be a time is no limit.
     let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     let mut daemon = Daemon::connect(&environment.daemon_socket)?;
+    if let Some(deadline) = deadline {
+        daemon.answer_until(deadline);
+    }
     let Reply::ConsoleAttached { enclave_cid } = daemon.ask(&Request::Console(selector), None)? else {
         return Err(unexpected_answer().into());
     };

@@ -1,12 +1,13 @@
-//! `describe-enclaves`: the running enclaves as a JSON array, `[]` if there is none; with `--ended`, which AWS does not have,
-//! those that have ended lately.
+//! `describe-enclaves`: the running enclaves as a JSON array, `[]` if there is none; with `--metadata` also what their images
+//! say of themselves; with `--ended`, which AWS does not have, those that have ended lately.
 
-use api::{EnclaveFlags, EnclaveRunInfo, EndedEnclave, Reply, Request};
+use api::{EnclaveDescription, EnclaveFlags, EnclaveRunInfo, EndedEnclave, Reply, Request};
 use serde::Serialize;
 
 use crate::daemon::{Daemon, unexpected_answer};
 use crate::environment::Environment;
 use crate::error::CommandError;
+use crate::image_metadata::{self, FlatMetadata, flatten};
 use crate::output;
 
 pub(super) fn execute(environment: &Environment) -> Result<(), CommandError> {
@@ -15,6 +16,41 @@ pub(super) fn execute(environment: &Environment) -> Result<(), CommandError> {
         Reply::Enclaves(enclaves) => output::print_json(&enclaves),
         _ => Err(unexpected_answer().into()),
     }
+}
+
+pub(super) fn execute_with_metadata(environment: &Environment) -> Result<(), CommandError> {
+    let mut daemon = Daemon::connect(&environment.daemon_socket)?;
+    let Reply::RunningImages(images) = daemon.ask(&Request::DescribeImages, None)? else {
+        return Err(unexpected_answer().into());
+    };
+    let metadata = images
+        .iter()
+        .map(|image| image.metadata.as_deref().map(image_metadata::parse).transpose());
+    let metadata = metadata.collect::<Result<Vec<_>, _>>()?;
+    let described = images
+        .iter()
+        .zip(&metadata)
+        .map(|(image, metadata)| WithMetadata {
+            enclave: &image.enclave,
+            image_name: metadata.as_ref().map(|metadata| metadata.image_name.as_str()),
+            image_version: metadata.as_ref().map(|metadata| metadata.image_version.as_str()),
+            // One image with metadata of a kind that has no keys does not keep the others from being listed.
+            metadata: metadata.as_ref().and_then(|metadata| flatten(metadata).ok()),
+        });
+    output::print_json(&described.collect::<Vec<_>>())
+}
+
+/// An enclave and its image, in AWS's order of keys.
+#[derive(Serialize)]
+struct WithMetadata<'a> {
+    #[serde(flatten)]
+    enclave: &'a EnclaveDescription,
+    #[serde(rename = "ImageName", skip_serializing_if = "Option::is_none")]
+    image_name: Option<&'a str>,
+    #[serde(rename = "ImageVersion", skip_serializing_if = "Option::is_none")]
+    image_version: Option<&'a str>,
+    #[serde(rename = "Metadata", skip_serializing_if = "Option::is_none")]
+    metadata: Option<FlatMetadata<'a>>,
 }
 
 pub(super) fn execute_ended(environment: &Environment) -> Result<(), CommandError> {

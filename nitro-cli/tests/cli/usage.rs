@@ -96,6 +96,7 @@ const WRONG: &[(&str, &str)] = &[
         "run-enclave --eif-path a.eif --mem 64 --cpu-count 2",
         "'--memory'",
     ),
+    ("run-enclave --config a.json --memory 64", "cannot be used with"),
     // describe-enclaves
     ("describe-enclaves extra", "unexpected argument 'extra'"),
     (

@@ -535,6 +535,7 @@ pub(crate) fn request(name: &str, cpus: u32) -> RunEnclave {
         enclave_cid: None,
         enclave_name: name.into(),
         debug_mode: false,
+        image_metadata: None,
     }
 }
 
