@@ -20,6 +20,7 @@ mod explain;
 mod fake_daemon;
 mod images;
 mod logs;
+mod parser;
 mod program;
 mod run_configuration;
 mod signing;

@@ -4,6 +4,8 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use serde_json::Value;
+
 use crate::fake_daemon::FakeDaemon;
 
 /// A command line about to be run, in an environment that is the same on every machine.
@@ -81,6 +83,12 @@ impl Finished {
         };
         assert!(!finished.stderr.contains("panicked"), "{}", finished.stderr);
         finished
+    }
+
+    /// Standard output as JSON.
+    #[track_caller]
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:#?}"))
     }
 
     /// Asserts a failure of AWS's kind: this exit code, nothing on standard output, and the `[ ENN ]` blocks on standard
