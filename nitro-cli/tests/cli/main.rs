@@ -10,12 +10,14 @@
 )]
 
 mod attestation;
+mod attested;
 mod build_enclave;
 mod conformance;
 mod console;
 mod daemon_failures;
 mod describe_eif;
 mod enclaves;
+mod examples;
 mod explain;
 mod fake_daemon;
 mod images;

@@ -257,30 +257,6 @@ fn help_and_version_are_answers() {
     );
 }
 
-/// Cut out of each command's own help, so that a command cannot be added without an example that parses.
-#[test]
-fn every_command_shows_an_example_that_is_accepted() {
-    let help = Program::new(["--help"]).run().stdout;
-    let (_, commands) = help.split_once("Commands:\n").unwrap();
-    let (commands, _) = commands.split_once("\n\n").unwrap();
-    let names: Vec<&str> = commands
-        .lines()
-        .filter_map(|line| line.split_whitespace().next())
-        .collect();
-    assert!(names.contains(&"run-enclave"), "{names:?}");
-
-    for name in names.into_iter().filter(|name| *name != "help") {
-        let help = Program::new([name, "--help"]).run().stdout;
-        let (_, example) = help.split_once("Example:\n  nitro-cli ").expect(name);
-        let example = example.lines().next().unwrap();
-
-        let finished = Program::new(arguments(example)).directory("/".as_ref()).run();
-
-        assert!(example.starts_with(name), "{example}");
-        assert_ne!(finished.code, 2, "{example}: {finished:#?}");
-    }
-}
-
 #[test]
 fn values_that_are_no_numbers_are_e03_and_named() {
     let run = "run-enclave --eif-path a.eif";
