@@ -7,10 +7,13 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use api::Selector;
-use clap::{ArgAction, ArgGroup, Args, Parser, Subcommand};
+use clap::{ArgAction, ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
 /// The AWS release whose commands, JSON and exit codes these are; scripts parse it out of `--version`.
 pub(crate) const AWS_VERSION: &str = "1.5.0";
+
+/// What is typed to run this program.
+pub(crate) const PROGRAM: &str = "nitro-cli";
 
 /// What `--help` says below the list of commands.
 const AFTER_HELP: &str = concat!(
@@ -31,7 +34,7 @@ const AFTER_HELP: &str = concat!(
 
 /// Build, run and watch enclaves on this machine
 #[derive(Debug, Parser)]
-#[command(name = "nitro-cli", display_name = "Nitro CLI", version = AWS_VERSION, after_help = AFTER_HELP)]
+#[command(name = PROGRAM, display_name = "Nitro CLI", version = AWS_VERSION, after_help = AFTER_HELP)]
 pub(crate) struct Arguments {
     /// What to do.
     #[command(subcommand)]
@@ -53,6 +56,9 @@ pub(crate) enum Command {
     SignEif(SignEif),
     Pcr(Pcr),
     Explain(Explain),
+    Doctor(Doctor),
+    Completions(Completions),
+    ManPages(ManPages),
 }
 
 impl Command {
@@ -71,6 +77,9 @@ impl Command {
             Self::SignEif(_) => "sign-eif",
             Self::Pcr(_) => "pcr",
             Self::Explain(_) => "explain",
+            Self::Doctor(_) => "doctor",
+            Self::Completions(_) => "completions",
+            Self::ManPages(_) => "man-pages",
         }
     }
 }
@@ -183,6 +192,7 @@ pub(crate) struct RunEnclave {
 Example:
   nitro-cli describe-enclaves
   nitro-cli describe-enclaves --metadata
+  nitro-cli describe-enclaves --output table
   nitro-cli describe-enclaves --ended")]
 pub(crate) struct DescribeEnclaves {
     /// Also show what the images say of themselves: name, version, how they were built
@@ -192,6 +202,19 @@ pub(crate) struct DescribeEnclaves {
     /// List the enclaves that have ended lately instead, oldest first: why, when, and (debug mode) their last words
     #[arg(long)]
     pub(crate) ended: bool,
+
+    /// JSON for programs, a table with the most important for people
+    #[arg(long, value_name = "FORM", value_enum, default_value_t = Form::Json)]
+    pub(crate) output: Form,
+}
+
+/// How an answer looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Form {
+    /// For programs.
+    Json,
+    /// For people.
+    Table,
 }
 
 /// Show the CPUs and hugepages that enclaves may have, and who holds them
@@ -344,6 +367,40 @@ pub(crate) struct Explain {
     /// The number as an error shows it between its brackets, such as E26
     #[arg(long, value_name = "CODE")]
     pub(crate) error_code: String,
+}
+
+/// Check whether this machine can run enclaves, and say what mends what is wrong
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  nitro-cli doctor --json
+
+The exit code is 0 if enclaves can run, also with warnings, and 1 if something keeps them from it.")]
+pub(crate) struct Doctor {
+    /// Print what was found as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Print a script by which a shell completes command lines
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  nitro-cli completions bash
+
+To have them in each bash: nitro-cli completions bash > ~/.local/share/bash-completion/completions/nitro-cli")]
+pub(crate) struct Completions {
+    /// The shell
+    pub(crate) shell: clap_complete::Shell,
+}
+
+/// Write the manual pages; packages do
+#[derive(Debug, Args)]
+#[command(hide = true)]
+pub(crate) struct ManPages {
+    /// Where to
+    #[arg(value_name = "DIRECTORY")]
+    pub(crate) directory: PathBuf,
 }
 
 impl Console {

@@ -6,14 +6,16 @@ mod console;
 mod describe_eif;
 mod describe_enclaves;
 mod describe_pools;
+mod doctor;
 mod explain;
+mod generated;
 mod pcr;
 mod run_enclave;
 mod sign_eif;
 mod terminate_enclave;
 mod verify_attestation;
 
-use crate::arguments::{AttestationRoot, Command, DescribeEnclaves, DescribePools};
+use crate::arguments::{AttestationRoot, Command, DescribePools};
 use crate::environment::Environment;
 use crate::error::CommandError;
 
@@ -22,13 +24,7 @@ pub(crate) fn execute(command: Command, environment: &Environment) -> Result<(),
     match command {
         Command::BuildEnclave(options) => build_enclave::execute(&options, environment),
         Command::RunEnclave(options) => run_enclave::execute(&options, environment),
-        Command::DescribeEnclaves(DescribeEnclaves { ended: true, .. }) => {
-            describe_enclaves::execute_ended(environment)
-        }
-        Command::DescribeEnclaves(DescribeEnclaves { metadata: true, .. }) => {
-            describe_enclaves::execute_with_metadata(environment)
-        }
-        Command::DescribeEnclaves(_) => describe_enclaves::execute(environment),
+        Command::DescribeEnclaves(options) => describe_enclaves::execute(&options, environment),
         Command::DescribePools(DescribePools {}) => describe_pools::execute(environment),
         Command::Console(options) => console::execute(&options, environment),
         Command::TerminateEnclave(options) => terminate_enclave::execute(&options, environment),
@@ -41,5 +37,8 @@ pub(crate) fn execute(command: Command, environment: &Environment) -> Result<(),
             explain::execute(&options);
             Ok(())
         }
+        Command::Doctor(options) => doctor::execute(&options, environment),
+        Command::Completions(options) => generated::completions(&options),
+        Command::ManPages(options) => generated::man_pages(&options),
     }
 }

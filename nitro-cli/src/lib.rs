@@ -41,6 +41,7 @@ mod output;
 mod progress;
 mod run_configuration;
 mod signing;
+mod table;
 mod values;
 
 use std::ffi::OsString;

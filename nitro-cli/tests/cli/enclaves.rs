@@ -422,6 +422,51 @@ fn ended_enclaves_are_listed_with_reason_exit_code_times_and_last_words() {
 }
 
 #[test]
+fn tables_are_for_people() {
+    let table = |options: &[&str], reply| {
+        let daemon = FakeDaemon::replying(vec![reply]);
+        let arguments = ["describe-enclaves", "--output", "table"];
+        let finished = Program::new(arguments.iter().chain(options))
+            .daemon(&daemon)
+            .run();
+        assert_eq!((finished.code, finished.stderr.as_str()), (0, ""));
+        daemon.finish();
+        finished.stdout
+    };
+
+    assert_eq!(
+        table(&[], Reply::Enclaves(vec![description()])),
+        "NAME   ID                                      CID  CPUS  MEMORY   STATE    FLAGS\n\
+         hello  i-0000000000000000-enc19a0b1c2d3e4f506  16   1,3   512 MiB  RUNNING  DEBUG_MODE\n"
+    );
+    let metadata = serde_json::to_string(&images::metadata(None)).unwrap();
+    let image = RunningImage {
+        enclave: description(),
+        metadata: Some(metadata),
+    };
+    let with_metadata = table(&["--metadata"], Reply::RunningImages(vec![image]));
+    assert!(
+        with_metadata.ends_with("DEBUG_MODE  hello  1.0\n"),
+        "{with_metadata}"
+    );
+    let ended = EndedEnclave {
+        run: run_info(),
+        flags: EnclaveFlags::None,
+        reason: "it was terminated by request".into(),
+        exit_code: None,
+        started_at: 0,
+        ended_at: 1_700_000_000_123,
+        console: vec![],
+    };
+    let ended = table(&["--ended"], Reply::Ended(vec![ended]));
+    assert!(
+        ended.ends_with("  2023-11-14T22:13:20+00:00  -     it was terminated by request\n"),
+        "{ended}"
+    );
+    assert_eq!(table(&[], Reply::Enclaves(vec![])).lines().count(), 1);
+}
+
+#[test]
 fn pools_are_shown_with_who_holds_them() {
     let daemon = FakeDaemon::replying(vec![Reply::Pools(Pools {
         cores: vec![PoolCore {
