@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    EnclaveDescription, EnclaveRunInfo, EnclaveTermination, EndedEnclave, Failure, Pools, RunningImage,
+    EnclaveDescription, EnclaveEvent, EnclaveRunInfo, EnclaveTermination, EndedEnclave, Failure, Pools,
+    RunningImage,
 };
 
 /// What a client asks of the daemon, one per connection.
@@ -29,8 +30,24 @@ pub enum Request {
     TerminateEnclave(Selector),
     /// Stream the console of one debug-mode enclave: first its kept history, then what follows.
     Console(Selector),
+    /// Give the console of one debug-mode enclave that runs, or that has ended lately.
+    Logs(Logs),
+    /// Wait for the end of one enclave, and say how it was. One that has ended lately is told at once.
+    AwaitEnd(Selector),
+    /// Tell what becomes of enclaves: first those that run, then every change.
+    Events,
     /// Give the certificate that verifiers of attestation documents pin.
     AttestationRoot,
+}
+
+/// Whose console is wanted, and how much of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Logs {
+    /// Of several that have ended with the same name, the last is meant; one that runs comes before all of them.
+    pub enclave: Selector,
+    /// What is still to come, too, until the enclave ends.
+    pub follow: bool,
 }
 
 /// Which enclaves a request is about.
@@ -97,7 +114,14 @@ pub enum Reply {
     Pools(Pools),
     /// Final answer to [`Request::TerminateEnclave`]: these are gone and their resources are free.
     Terminated(Vec<EnclaveTermination>),
-    /// Answer to [`Request::Console`]: raw console bytes follow on this connection.
+    /// Final answer to [`Request::AwaitEnd`]: the enclave is gone, and what it held is free. The daemon gives no answer, but closes
+    /// the connection, if it leaves before the enclave ends; the next one can be asked again.
+    EnclaveEnded(EndedEnclave),
+    /// Answer to [`Request::Events`], again and again until either side closes the connection.
+    Event(EnclaveEvent),
+    /// In place of so many events, which came faster than the client took them.
+    EventsLost(u64),
+    /// Answer to [`Request::Console`] and [`Request::Logs`]: raw console bytes follow on this connection.
     ConsoleAttached {
         /// The watched enclave's CID.
         enclave_cid: u32,

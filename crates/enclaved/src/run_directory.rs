@@ -5,6 +5,8 @@
 //!   enclaved.lock                    held (flock) by the one daemon of this directory; names its process
 //!   enclaved.sock                    0660 root:ne, where clients connect
 //!   enclaved.log                     log of a daemon in the background
+//!   ended.jsonl                      the enclaves that have ended lately
+//!   consoles/<enclave id>            0600, the kept parts of the consoles of the last few of them
 //!   pool.json, pool.lock             what enclaves may have, and who changes or uses that (`allocator::pool`)
 //!   <enclave id>/                    0750 root:ne, searchable for the VMM's user (acl(5)); gone when the enclave is
 //!     vsock.sock                     0660 root:ne, connect to the enclave: CONNECT <port>
