@@ -49,6 +49,8 @@ pub(crate) enum Command {
     DescribeEnclaves(DescribeEnclaves),
     DescribePools(DescribePools),
     Console(Console),
+    Logs(Logs),
+    Events(Events),
     TerminateEnclave(TerminateEnclave),
     DescribeEif(DescribeEif),
     AttestationRoot(AttestationRoot),
@@ -70,6 +72,8 @@ impl Command {
             Self::DescribeEnclaves(_) => "describe-enclaves",
             Self::DescribePools(_) => "describe-pools",
             Self::Console(_) => "console",
+            Self::Logs(_) => "logs",
+            Self::Events(_) => "events",
             Self::TerminateEnclave(_) => "terminate-enclave",
             Self::DescribeEif(_) => "describe-eif",
             Self::AttestationRoot(_) => "attestation-root",
@@ -135,6 +139,7 @@ pub(crate) struct Signing {
 Example:
   nitro-cli run-enclave --eif-path hello.eif --memory 512 --cpu-count 2 --debug-mode
   nitro-cli run-enclave --config hello.json
+  nitro-cli run-enclave --eif-path hello.eif --memory 512 --cpu-count 2 --wait
 
 A configuration, hello.json, has the options of the command line as keys; cpu_ids may stand for cpu_count:
   {
@@ -179,6 +184,10 @@ pub(crate) struct RunEnclave {
     /// Watch the console as soon as the enclave runs; implies --debug-mode
     #[arg(long)]
     pub(crate) attach_console: bool,
+
+    /// Stay until the enclave has ended, and end with its application's exit code. Ctrl-C and SIGTERM end the enclave
+    #[arg(long)]
+    pub(crate) wait: bool,
 
     /// Take all of this from a JSON file instead
     #[arg(long, value_name = "FILE")]
@@ -243,6 +252,39 @@ pub(crate) struct Console {
     #[arg(long, value_name = "SECONDS")]
     pub(crate) disconnect_timeout: Option<String>,
 }
+
+/// Print what an enclave in debug mode has printed, also after its end
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  nitro-cli logs --enclave-name hello
+  nitro-cli logs --enclave-name hello --follow
+
+Kept are the last MiB of each enclave's console, and those of the last 16 enclaves that have ended.")]
+#[command(group = ArgGroup::new("enclave").required(true))]
+pub(crate) struct Logs {
+    /// The enclave with this id
+    #[arg(long, value_name = "ID", group = "enclave")]
+    pub(crate) enclave_id: Option<String>,
+
+    /// The enclave with this name; if none runs, the last one that did
+    #[arg(long, value_name = "NAME", group = "enclave")]
+    pub(crate) enclave_name: Option<String>,
+
+    /// Go on with what the enclave prints, until it ends
+    #[arg(long)]
+    pub(crate) follow: bool,
+}
+
+/// Print what becomes of enclaves, as it happens
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  nitro-cli events
+
+Each line is a JSON object. The first are the enclaves that run (PRESENT); STARTING, RUNNING, TERMINATING and ENDED follow as
+it happens, and LOST in place of events that came faster than they were read.")]
+pub(crate) struct Events {}
 
 /// End enclaves and give their CPUs and memory back
 #[derive(Debug, Args)]
@@ -404,6 +446,13 @@ pub(crate) struct ManPages {
 }
 
 impl Console {
+    /// The one enclave that is meant.
+    pub(crate) fn selector(&self) -> Selector {
+        selector(self.enclave_id.as_deref(), self.enclave_name.as_deref())
+    }
+}
+
+impl Logs {
     /// The one enclave that is meant.
     pub(crate) fn selector(&self) -> Selector {
         selector(self.enclave_id.as_deref(), self.enclave_name.as_deref())

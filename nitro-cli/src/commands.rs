@@ -7,15 +7,17 @@ mod describe_eif;
 mod describe_enclaves;
 mod describe_pools;
 mod doctor;
+mod events;
 mod explain;
 mod generated;
+mod logs;
 mod pcr;
 mod run_enclave;
 mod sign_eif;
 mod terminate_enclave;
 mod verify_attestation;
 
-use crate::arguments::{AttestationRoot, Command, DescribePools};
+use crate::arguments::{AttestationRoot, Command, DescribePools, Events};
 use crate::environment::Environment;
 use crate::error::CommandError;
 
@@ -27,6 +29,8 @@ pub(crate) fn execute(command: Command, environment: &Environment) -> Result<(),
         Command::DescribeEnclaves(options) => describe_enclaves::execute(&options, environment),
         Command::DescribePools(DescribePools {}) => describe_pools::execute(environment),
         Command::Console(options) => console::execute(&options, environment),
+        Command::Logs(options) => logs::execute(&options, environment),
+        Command::Events(Events {}) => events::execute(environment),
         Command::TerminateEnclave(options) => terminate_enclave::execute(&options, environment),
         Command::DescribeEif(options) => describe_eif::execute(&options),
         Command::AttestationRoot(AttestationRoot {}) => attestation_root::execute(environment),

@@ -90,6 +90,32 @@ impl Daemon {
         }
     }
 
+    /// Sends `request` without waiting for the answer.
+    ///
+    /// # Errors
+    /// [`AskError::NoAnswer`].
+    pub(crate) fn tell(&mut self, request: &Request) -> Result<(), AskError> {
+        let message = frame::encode(request)
+            .map_err(|error| no_answer(&format!("The request cannot be sent: {error}")))?;
+        self.send(&message, None).map_err(|error| died(&error))
+    }
+
+    /// The next reply, whatever it is.
+    ///
+    /// # Errors
+    /// As [`Self::ask`].
+    pub(crate) fn next_reply(&mut self) -> Result<Reply, AskError> {
+        match self.receive()? {
+            Reply::Error(failure) => Err(AskError::Declined(failure)),
+            reply => Ok(reply),
+        }
+    }
+
+    /// The stream, to wait for it or to end it.
+    pub(crate) fn stream(&self) -> &UnixStream {
+        &self.stream
+    }
+
     /// The stream, for what follows [`Reply::ConsoleAttached`].
     pub(crate) fn into_stream(self) -> UnixStream {
         self.stream

@@ -33,6 +33,8 @@ pub(crate) enum CommandError {
     EnclaveFailed(Failure),
     /// `verify-attestation` has come to the answer that the document is not to be trusted; this is why.
     NotVerified(String),
+    /// `run-enclave --wait` has done its work, and the process ends as the application has: with this code.
+    Application(u8),
     /// `doctor` has found so many things that keep enclaves from running.
     Unfit(usize),
     /// Whoever read standard output stopped reading (`| head -1`). The command did its work; there is nobody to tell.
@@ -117,7 +119,7 @@ impl CommandError {
                 let what = if *count == 1 { "thing keeps" } else { "things keep" };
                 output::notice(format_args!("{count} {what} enclaves from running here."));
             }
-            Self::OutputClosed => {}
+            Self::Application(_) | Self::OutputClosed => {}
         }
     }
 
@@ -129,12 +131,14 @@ impl CommandError {
     /// | E00, which no failure should have | 1, because 0 means success |
     /// | of `run-enclave`, once the arguments are accepted | 39 |
     /// | of `verify-attestation`, if the document is not to be trusted | 1 |
+    /// | of the application, with `run-enclave --wait` | its own |
     /// | of `doctor`, if something keeps enclaves from running | 1 |
     /// | standard output closed by its reader | 0 |
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Failed(failure) => failure.code.number().max(1),
             Self::EnclaveFailed(_) => ErrorCode::ProcessConnectionFailure.number(),
+            Self::Application(code) => *code,
             Self::NotVerified(_) | Self::Unfit(_) => 1,
             Self::OutputClosed => 0,
         }

@@ -33,6 +33,7 @@ mod environment;
 mod error;
 mod explanations;
 mod files;
+mod foreground;
 mod hex;
 mod image_metadata;
 mod log;
@@ -41,7 +42,9 @@ mod output;
 mod progress;
 mod run_configuration;
 mod signing;
+mod streaming;
 mod table;
+mod time;
 mod values;
 
 use std::ffi::OsString;

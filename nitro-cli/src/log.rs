@@ -20,10 +20,12 @@ use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::panic::Location;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use api::{ErrorCode, Failure};
 use rustix::fs::OFlags;
+
+use crate::time::{milliseconds, nanoseconds};
 
 /// Where logs are unless `NITRO_CLI_LOGS_PATH` says otherwise; AWS's path.
 pub(crate) const DEFAULT_DIRECTORY: &str = "/var/log/nitro_enclaves";
@@ -220,26 +222,6 @@ fn one_line(text: &str) -> String {
     text.trim_end().chars().map(visible).collect()
 }
 
-/// `2026-01-31T12:00:00.123Z`.
-fn milliseconds(time: SystemTime) -> String {
-    let (seconds, rest) = split(time);
-    format!("{seconds}.{:03}Z", rest.subsec_millis())
-}
-
-/// `2026-01-31T12:00:00.123456789+00:00`.
-fn nanoseconds(time: SystemTime) -> String {
-    let (seconds, rest) = split(time);
-    format!("{seconds}.{:09}+00:00", rest.subsec_nanos())
-}
-
-/// The whole seconds of `time`, such as `2026-01-31T12:00:00`, and the rest.
-fn split(time: SystemTime) -> (String, Duration) {
-    let since_epoch = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let mut text = image::rfc3339(u32::try_from(since_epoch.as_secs()).unwrap_or(u32::MAX));
-    text.truncate("2026-01-31T12:00:00".len());
-    (text, since_epoch)
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::symlink;
@@ -248,14 +230,6 @@ mod tests {
 
     fn named(directory: &Path) -> Result<Log, Failure> {
         Log::open(&Directory::Named(directory.to_owned()), Level::Info)
-    }
-
-    #[test]
-    fn times_have_the_form_that_awss_have() {
-        let time = UNIX_EPOCH + Duration::new(1_700_000_000, 12_345_678);
-
-        assert_eq!(milliseconds(time), "2023-11-14T22:13:20.012Z");
-        assert_eq!(nanoseconds(time), "2023-11-14T22:13:20.012345678+00:00");
     }
 
     #[test]

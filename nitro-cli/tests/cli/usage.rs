@@ -137,6 +137,10 @@ const WRONG: &[(&str, &str)] = &[
         "unexpected argument '2'",
     ),
     ("console --all", "unexpected argument '--all'"),
+    // logs
+    ("logs", "<--enclave-id <ID>|--enclave-name <NAME>>"),
+    ("logs --enclave-id a --enclave-name b", "cannot be used with"),
+    ("events now", "unexpected argument 'now'"),
     // build-enclave
     ("build-enclave", "--docker-uri <PATH>"),
     ("build-enclave --docker-uri a", "--output-file <FILE>"),

@@ -87,7 +87,7 @@ async fn a_client_that_does_not_listen_holds_up_nobody_and_is_told_what_it_has_l
     let deaf = listen(&parent);
     let (_first, _) = parent.boot(request(&"x".repeat(1000), 2)).await;
     // More than a socket and the daemon hold; each round is two events.
-    for _ in 0..400 {
+    for _ in 0..300 {
         let mut client = parent.client();
         client.run(request(&"y".repeat(1000), 2));
         let guest = parent.guest().await;
