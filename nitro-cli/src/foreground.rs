@@ -9,9 +9,10 @@
 //!             the daemon ends the enclave
 //! ```
 //!
-//! A thread takes SIGINT, SIGTERM and SIGHUP; a second one ends the process at once. Enclaves outlive their daemon, so while it is
+//! A thread takes SIGINT, SIGTERM and SIGHUP, unless they are ignored; a second one ends the process at once. Enclaves outlive their daemon, so while it is
 //! restarted or upgraded this waits for the next one.
 
+use std::fs;
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -63,7 +64,10 @@ impl Foreground {
     /// # Errors
     /// E54 if signals cannot be taken.
     pub(crate) fn catch(socket: &Path) -> Result<Self, Failure> {
-        let signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(|error| {
+        let wanted = [SIGINT, SIGTERM, SIGHUP]
+            .into_iter()
+            .filter(|signal| !is_ignored(*signal));
+        let signals = Signals::new(wanted).map_err(|error| {
             let context = "Signals cannot be taken, which --wait has to";
             Failure::caused_by(ErrorCode::SignalMasking, context, &error)
         })?;
@@ -138,6 +142,14 @@ impl Foreground {
 /// A service manager that stops a service finds it well ended; a shell sees that Ctrl-C was pressed.
 fn exit_after(signal: i32) -> u8 {
     if signal == SIGINT { INTERRUPTED } else { 0 }
+}
+
+/// Whether the process was started with this signal ignored, as `nohup` and shells do: then it stays so.
+fn is_ignored(signal: i32) -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
 }
 
 /// Takes signals as long as the process lives.

@@ -228,8 +228,13 @@ fn place<L: Launcher>(daemon: &Shared<L>) -> Result<SemaphorePermit<'_>, Failure
 
 /// Gives what an enclave has printed, and, if that is wanted, what it prints from here on.
 async fn logs<L: Launcher>(stream: &mut UnixStream, daemon: &Shared<L>, logs: &Logs) -> Result<(), Failure> {
-    let (enclave_cid, kept) = match daemon.registry.logs(&logs.enclave)? {
+    let logged = match daemon.registry.logs(&logs.enclave)? {
         Logged::Running(watched) if logs.follow => return console(stream, daemon, watched).await,
+        logged => logged,
+    };
+    // Before the log takes memory.
+    let _place = place(daemon)?;
+    let (enclave_cid, kept) = match logged {
         Logged::Running(watched) => (watched.enclave_cid, watched.console.kept()),
         Logged::Ended { enclave_cid, history } => (
             enclave_cid,
@@ -239,7 +244,6 @@ async fn logs<L: Launcher>(stream: &mut UnixStream, daemon: &Shared<L>, logs: &L
             })?,
         ),
     };
-    let _place = place(daemon)?;
     if send(stream, daemon, &Reply::ConsoleAttached { enclave_cid }).await {
         for chunk in kept.chunks(LOG_CHUNK) {
             let written = tokio::time::timeout(daemon.limits.reply_time, stream.write_all(chunk)).await;

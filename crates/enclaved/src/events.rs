@@ -1,7 +1,7 @@
 //! What becomes of enclaves, told to every client that listens.
 //!
 //! The registry tells each change under its lock, so that clients hear of changes in the order in which they happened. Telling
-//! never waits: a client that falls behind by more than [`KEPT`] events loses the oldest, and is told how many.
+//! never waits: a client that falls behind by more than `KEPT` events loses the oldest, and is told how many.
 
 use api::{EnclaveEvent, EndedEnclave, EventKind};
 use tokio::sync::broadcast;

@@ -184,3 +184,44 @@ fn a_signal_before_the_enclave_runs_closes_the_connection_so_that_it_never_does(
     assert_eq!(finished.stderr, "Ending the enclave...\n");
     daemon.finish();
 }
+
+#[test]
+fn a_signal_that_is_ignored_stays_so() {
+    let (waiting, waits) = mpsc::channel();
+    let (hung_up, was_hung_up) = mpsc::channel::<()>();
+    let daemon = FakeDaemon::start(vec![
+        started(),
+        Scene::asked(move |mut stream| {
+            waiting.send(()).unwrap();
+            was_hung_up.recv().unwrap();
+            send(&mut stream, &Reply::EnclaveEnded(ended(Some(6))));
+        }),
+    ]);
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("hello.eif"), "an image").unwrap();
+    // As nohup does; the shell becomes nitro-cli, so that the signal reaches it.
+    let line =
+        "trap '' HUP; exec nitro-cli run-enclave --eif-path hello.eif --memory 64 --cpu-count 2 --wait";
+    let program = std::path::Path::new(env!("CARGO_BIN_EXE_nitro-cli"))
+        .parent()
+        .unwrap();
+    let child = std::process::Command::new("/bin/sh")
+        .args(["-c", line])
+        .current_dir(directory.path())
+        .env_clear()
+        .env("PATH", program)
+        .env("ENCLAVED_SOCKET", daemon.socket())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+
+    waits.recv().unwrap();
+    signal(&child, Signal::HUP);
+    hung_up.send(()).unwrap();
+    let finished = Finished::wait_for(child);
+
+    assert_eq!(finished.code, 6, "{finished:#?}");
+    assert!(!finished.stderr.contains("Ending the enclave"), "{finished:#?}");
+    daemon.finish();
+}
