@@ -7,10 +7,13 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use api::Selector;
-use clap::{ArgAction, ArgGroup, Args, Parser, Subcommand};
+use clap::{ArgAction, ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
 /// The AWS release whose commands, JSON and exit codes these are; scripts parse it out of `--version`.
-const AWS_VERSION: &str = "1.5.0";
+pub(crate) const AWS_VERSION: &str = "1.5.0";
+
+/// What is typed to run this program.
+pub(crate) const PROGRAM: &str = "nitro-cli";
 
 /// What `--help` says below the list of commands.
 const AFTER_HELP: &str = concat!(
@@ -19,15 +22,19 @@ const AFTER_HELP: &str = concat!(
     ", compatible with AWS's Nitro CLI 1.5.0.\n\
      \n\
      Environment:\n  \
-       ENCLAVED_SOCKET    The daemon's socket [default: /run/enclaved/enclaved.sock]\n  \
-       NITRO_CLI_BLOBS    Directory of kernel, command line and init for build-enclave\n                     \
-                        [default: /usr/share/nitro_enclaves/blobs/]\n  \
-       SOURCE_DATE_EPOCH  Seconds since 1970 as the time of a build",
+       ENCLAVED_SOCKET      The daemon's socket [default: /run/enclaved/enclaved.sock]\n  \
+       NITRO_CLI_BLOBS      Directory of kernel, command line and init for build-enclave\n                       \
+                            [default: /usr/share/nitro_enclaves/blobs/]\n  \
+       NITRO_CLI_LOGS_PATH  Directory of nitro_enclaves.log and of a file for each error, made if it is missing\n                       \
+                            [default: /var/log/nitro_enclaves, where that can be written]\n  \
+       RUST_LOG             What goes into the log: off, error, warn, info, debug or trace [default: info]\n  \
+       BACKTRACE            1 shows with an error what is in its file\n  \
+       SOURCE_DATE_EPOCH    Seconds since 1970 as the time of a build",
 );
 
 /// Build, run and watch enclaves on this machine
 #[derive(Debug, Parser)]
-#[command(name = "nitro-cli", display_name = "Nitro CLI", version = AWS_VERSION, after_help = AFTER_HELP)]
+#[command(name = PROGRAM, display_name = "Nitro CLI", version = AWS_VERSION, after_help = AFTER_HELP)]
 pub(crate) struct Arguments {
     /// What to do.
     #[command(subcommand)]
@@ -42,12 +49,43 @@ pub(crate) enum Command {
     DescribeEnclaves(DescribeEnclaves),
     DescribePools(DescribePools),
     Console(Console),
+    Logs(Logs),
+    Events(Events),
     TerminateEnclave(TerminateEnclave),
     DescribeEif(DescribeEif),
     AttestationRoot(AttestationRoot),
     VerifyAttestation(VerifyAttestation),
     SignEif(SignEif),
     Pcr(Pcr),
+    Explain(Explain),
+    Doctor(Doctor),
+    Completions(Completions),
+    ManPages(ManPages),
+}
+
+impl Command {
+    /// Its name, as it is typed: what the log calls it.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::BuildEnclave(_) => "build-enclave",
+            Self::RunEnclave(_) => "run-enclave",
+            Self::DescribeEnclaves(_) => "describe-enclaves",
+            Self::DescribePools(_) => "describe-pools",
+            Self::Console(_) => "console",
+            Self::Logs(_) => "logs",
+            Self::Events(_) => "events",
+            Self::TerminateEnclave(_) => "terminate-enclave",
+            Self::DescribeEif(_) => "describe-eif",
+            Self::AttestationRoot(_) => "attestation-root",
+            Self::VerifyAttestation(_) => "verify-attestation",
+            Self::SignEif(_) => "sign-eif",
+            Self::Pcr(_) => "pcr",
+            Self::Explain(_) => "explain",
+            Self::Doctor(_) => "doctor",
+            Self::Completions(_) => "completions",
+            Self::ManPages(_) => "man-pages",
+        }
+    }
 }
 
 /// Build an enclave image file (EIF) from a container image or a directory
@@ -99,23 +137,36 @@ pub(crate) struct Signing {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Example:
-  nitro-cli run-enclave --eif-path hello.eif --memory 512 --cpu-count 2 --debug-mode")]
-#[command(group = ArgGroup::new("cpus").required(true))]
+  nitro-cli run-enclave --eif-path hello.eif --memory 512 --cpu-count 2 --debug-mode
+  nitro-cli run-enclave --config hello.json
+  nitro-cli run-enclave --eif-path hello.eif --memory 512 --cpu-count 2 --wait
+
+A configuration, hello.json, has the options of the command line as keys; cpu_ids may stand for cpu_count:
+  {
+    \"eif_path\": \"hello.eif\",
+    \"memory_mib\": 512,
+    \"cpu_count\": 2,
+    \"enclave_cid\": 16,
+    \"enclave_name\": \"hello\",
+    \"debug_mode\": true,
+    \"attach_console\": false
+  }")]
 pub(crate) struct RunEnclave {
     /// The image to boot
-    #[arg(long, value_name = "FILE")]
-    pub(crate) eif_path: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "config")]
+    pub(crate) eif_path: Option<PathBuf>,
 
     /// Memory for the enclave in MiB, or with a unit: 512M, 2G, 1T. At least 64 MiB and four times the EIF
-    #[arg(long, value_name = "SIZE")]
-    pub(crate) memory: String,
+    #[arg(long, value_name = "SIZE", required_unless_present = "config")]
+    pub(crate) memory: Option<String>,
 
     /// How many CPUs the enclave gets; whole cores, so an even number where cores have two threads
-    #[arg(long, value_name = "COUNT", group = "cpus")]
+    #[arg(long, value_name = "COUNT", required_unless_present_any = ["cpu_ids", "config"])]
     pub(crate) cpu_count: Option<String>,
 
     /// Which CPUs of this machine the enclave gets, separated by spaces
-    #[arg(long, value_name = "ID", num_args = 1.., action = ArgAction::Set, group = "cpus")]
+    #[arg(long, value_name = "ID", num_args = 1.., action = ArgAction::Set, conflicts_with = "cpu_count")]
+    #[arg(required_unless_present_any = ["cpu_count", "config"])]
     pub(crate) cpu_ids: Option<Vec<String>>,
 
     /// The enclave's vsock address, 4 or more; 0 has one chosen
@@ -133,6 +184,15 @@ pub(crate) struct RunEnclave {
     /// Watch the console as soon as the enclave runs; implies --debug-mode
     #[arg(long)]
     pub(crate) attach_console: bool,
+
+    /// Stay until the enclave has ended, and end with its application's exit code. Ctrl-C and SIGTERM end the enclave
+    #[arg(long)]
+    pub(crate) wait: bool,
+
+    /// Take all of this from a JSON file instead
+    #[arg(long, value_name = "FILE")]
+    #[arg(conflicts_with_all = ["eif_path", "memory", "cpu_count", "cpu_ids", "enclave_cid", "enclave_name", "debug_mode"])]
+    pub(crate) config: Option<PathBuf>,
 }
 
 /// List the running enclaves
@@ -140,11 +200,30 @@ pub(crate) struct RunEnclave {
 #[command(after_help = "\
 Example:
   nitro-cli describe-enclaves
+  nitro-cli describe-enclaves --metadata
+  nitro-cli describe-enclaves --output table
   nitro-cli describe-enclaves --ended")]
 pub(crate) struct DescribeEnclaves {
+    /// Also show what the images say of themselves: name, version, how they were built
+    #[arg(long, conflicts_with = "ended")]
+    pub(crate) metadata: bool,
+
     /// List the enclaves that have ended lately instead, oldest first: why, when, and (debug mode) their last words
     #[arg(long)]
     pub(crate) ended: bool,
+
+    /// JSON for programs, a table with the most important for people
+    #[arg(long, value_name = "FORM", value_enum, default_value_t = Form::Json)]
+    pub(crate) output: Form,
+}
+
+/// How an answer looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Form {
+    /// For programs.
+    Json,
+    /// For people.
+    Table,
 }
 
 /// Show the CPUs and hugepages that enclaves may have, and who holds them
@@ -173,6 +252,39 @@ pub(crate) struct Console {
     #[arg(long, value_name = "SECONDS")]
     pub(crate) disconnect_timeout: Option<String>,
 }
+
+/// Print what an enclave in debug mode has printed, also after its end
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  nitro-cli logs --enclave-name hello
+  nitro-cli logs --enclave-name hello --follow
+
+Kept are the last MiB of each enclave's console, and those of the last 16 enclaves that have ended.")]
+#[command(group = ArgGroup::new("enclave").required(true))]
+pub(crate) struct Logs {
+    /// The enclave with this id
+    #[arg(long, value_name = "ID", group = "enclave")]
+    pub(crate) enclave_id: Option<String>,
+
+    /// The enclave with this name; if none runs, the last one that did
+    #[arg(long, value_name = "NAME", group = "enclave")]
+    pub(crate) enclave_name: Option<String>,
+
+    /// Go on with what the enclave prints, until it ends
+    #[arg(long)]
+    pub(crate) follow: bool,
+}
+
+/// Print what becomes of enclaves, as it happens
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  nitro-cli events
+
+Each line is a JSON object. The first are the enclaves that run (PRESENT); STARTING, RUNNING, TERMINATING and ENDED follow as
+it happens, and LOST in place of events that came faster than they were read.")]
+pub(crate) struct Events {}
 
 /// End enclaves and give their CPUs and memory back
 #[derive(Debug, Args)]
@@ -288,7 +400,59 @@ pub(crate) struct Pcr {
     pub(crate) input: Option<PathBuf>,
 }
 
+/// Explain an error of this program by its number
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  nitro-cli explain --error-code E26")]
+pub(crate) struct Explain {
+    /// The number as an error shows it between its brackets, such as E26
+    #[arg(long, value_name = "CODE")]
+    pub(crate) error_code: String,
+}
+
+/// Check whether this machine can run enclaves, and say what mends what is wrong
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  nitro-cli doctor --json
+
+The exit code is 0 if enclaves can run, also with warnings, and 1 if something keeps them from it.")]
+pub(crate) struct Doctor {
+    /// Print what was found as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Print a script by which a shell completes command lines
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  nitro-cli completions bash
+
+To have them in each bash: nitro-cli completions bash > ~/.local/share/bash-completion/completions/nitro-cli")]
+pub(crate) struct Completions {
+    /// The shell
+    pub(crate) shell: clap_complete::Shell,
+}
+
+/// Write the manual pages; packages do
+#[derive(Debug, Args)]
+#[command(hide = true)]
+pub(crate) struct ManPages {
+    /// Where to
+    #[arg(value_name = "DIRECTORY")]
+    pub(crate) directory: PathBuf,
+}
+
 impl Console {
+    /// The one enclave that is meant.
+    pub(crate) fn selector(&self) -> Selector {
+        selector(self.enclave_id.as_deref(), self.enclave_name.as_deref())
+    }
+}
+
+impl Logs {
     /// The one enclave that is meant.
     pub(crate) fn selector(&self) -> Selector {
         selector(self.enclave_id.as_deref(), self.enclave_name.as_deref())
@@ -343,6 +507,6 @@ mod tests {
         };
 
         assert_eq!(run.cpu_ids.unwrap(), ["2", "3"]);
-        assert_eq!(run.memory, "1G");
+        assert_eq!(run.memory.unwrap(), "1G");
     }
 }

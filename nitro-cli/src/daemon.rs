@@ -9,6 +9,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use api::{ErrorCode, Failure, Reply, Request, frame};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
@@ -19,6 +20,9 @@ use crate::output;
 /// Where a daemon that does not answer has said why.
 const REASON_IN_LOG: &str = "Its log says why: `enclaved.log` beside its socket, or `journalctl -u enclaved` where it \
                              is a service";
+
+/// A daemon on a busy machine gets this much time to answer, whatever time there is.
+const LEAST_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A connection to the daemon.
 #[derive(Debug)]
@@ -56,6 +60,13 @@ impl Daemon {
         }
     }
 
+    /// Does not wait longer than until `deadline` for the daemon to say something, but for a second at least.
+    pub(crate) fn answer_until(&self, deadline: Instant) {
+        let left = deadline.saturating_duration_since(Instant::now());
+        // No time limit of more than zero is refused.
+        let _ = self.stream.set_read_timeout(Some(left.max(LEAST_PATIENCE)));
+    }
+
     /// Sends `request`, with `descriptor` if it has one, and reads the answer. Lines of progress that come before it
     /// go to standard error.
     ///
@@ -77,6 +88,32 @@ impl Daemon {
             ))),
             (_, answer) => answer,
         }
+    }
+
+    /// Sends `request` without waiting for the answer.
+    ///
+    /// # Errors
+    /// [`AskError::NoAnswer`].
+    pub(crate) fn tell(&mut self, request: &Request) -> Result<(), AskError> {
+        let message = frame::encode(request)
+            .map_err(|error| no_answer(&format!("The request cannot be sent: {error}")))?;
+        self.send(&message, None).map_err(|error| died(&error))
+    }
+
+    /// The next reply, whatever it is.
+    ///
+    /// # Errors
+    /// As [`Self::ask`].
+    pub(crate) fn next_reply(&mut self) -> Result<Reply, AskError> {
+        match self.receive()? {
+            Reply::Error(failure) => Err(AskError::Declined(failure)),
+            reply => Ok(reply),
+        }
+    }
+
+    /// The stream, to wait for it or to end it.
+    pub(crate) fn stream(&self) -> &UnixStream {
+        &self.stream
     }
 
     /// The stream, for what follows [`Reply::ConsoleAttached`].
@@ -153,6 +190,11 @@ fn garbage(error: &frame::FrameError) -> AskError {
 }
 
 fn died(error: &io::Error) -> AskError {
+    if error.kind() == io::ErrorKind::WouldBlock {
+        return no_answer(&format!(
+            "The enclaved daemon has not answered in time. {REASON_IN_LOG}"
+        ));
+    }
     no_answer(&format!(
         "The enclaved daemon ended the connection before it had answered: {error}. \
          {REASON_IN_LOG}; `nitro-cli describe-enclaves` says what runs now"

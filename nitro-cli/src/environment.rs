@@ -4,6 +4,8 @@ use std::env;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use crate::log::{Directory, Level};
+
 /// Where the kernel, its command line and the enclave's init are unless `NITRO_CLI_BLOBS` says otherwise; AWS's path.
 const DEFAULT_BLOBS: &str = "/usr/share/nitro_enclaves/blobs/";
 
@@ -14,6 +16,12 @@ pub(crate) struct Environment {
     pub(crate) daemon_socket: PathBuf,
     /// The directory of what `build-enclave` adds to an image: `NITRO_CLI_BLOBS`, or [`DEFAULT_BLOBS`].
     pub(crate) blobs: PathBuf,
+    /// Where to log: `NITRO_CLI_LOGS_PATH`, or AWS's directory.
+    pub(crate) logs: Directory,
+    /// What to log: `RUST_LOG`, or commands and errors.
+    pub(crate) log_level: Level,
+    /// Whether an error shows what is in its file: `BACKTRACE` is `1`.
+    pub(crate) backtrace: bool,
     /// The time of a reproducible build: `SOURCE_DATE_EPOCH`, as it is.
     pub(crate) source_date_epoch: Option<OsString>,
 }
@@ -25,6 +33,11 @@ impl Environment {
             daemon_socket: variable("ENCLAVED_SOCKET")
                 .map_or_else(|| api::DEFAULT_SOCKET.into(), PathBuf::from),
             blobs: variable("NITRO_CLI_BLOBS").map_or_else(|| DEFAULT_BLOBS.into(), PathBuf::from),
+            logs: variable("NITRO_CLI_LOGS_PATH")
+                .map_or(Directory::Default, |path| Directory::Named(path.into())),
+            log_level: variable("RUST_LOG")
+                .map_or(Level::Info, |level| Level::parse(&level.to_string_lossy())),
+            backtrace: variable("BACKTRACE").is_some_and(|value| value == "1"),
             source_date_epoch: variable("SOURCE_DATE_EPOCH"),
         }
     }

@@ -6,16 +6,22 @@
 //! [ E19 ] File operation failure. Cannot open the EIF `hello.eif`: No such file or directory (os error 2).
 //!
 //! For more details, please visit https://docs.aws.amazon.com/enclaves/latest/user/cli-errors.html#E19
+//!
+//! If you open a support ticket, please provide the error log found at "/var/log/nitro_enclaves/err….log"
 //! ```
+//!
+//! The last line is left out where nothing could be written down (see [`crate::log`]). With `BACKTRACE=1` the content of that
+//! file comes before it.
 
 use std::fmt;
 
 use api::{ErrorCode, Failure};
 
+use crate::log::{Level, Log};
 use crate::output;
 
 /// AWS's page that explains each number.
-const ERRORS_PAGE: &str = "https://docs.aws.amazon.com/enclaves/latest/user/cli-errors.html";
+pub(crate) const ERRORS_PAGE: &str = "https://docs.aws.amazon.com/enclaves/latest/user/cli-errors.html";
 
 /// Why a command did not succeed.
 #[derive(Debug)]
@@ -27,25 +33,93 @@ pub(crate) enum CommandError {
     EnclaveFailed(Failure),
     /// `verify-attestation` has come to the answer that the document is not to be trusted; this is why.
     NotVerified(String),
+    /// `run-enclave --wait` has done its work, and the process ends as the application has: with this code.
+    Application(u8),
+    /// `doctor` has found so many things that keep enclaves from running.
+    Unfit(usize),
     /// Whoever read standard output stopped reading (`| head -1`). The command did its work; there is nobody to tell.
     OutputClosed,
 }
 
+/// How errors of one command are told.
+#[derive(Debug)]
+pub(crate) struct Reporter<'a> {
+    /// The command's name.
+    pub(crate) command: &'a str,
+    /// Where they are written down.
+    pub(crate) log: &'a Log,
+    /// Whether that is shown, too.
+    pub(crate) backtrace: bool,
+}
+
+impl Reporter<'_> {
+    /// Writes one failure to standard error, to the log and to a file of its own.
+    fn tell(&self, failure: &Failure) {
+        let details = self.details(failure);
+        let kept = self.log.keep_error(&details);
+        let file = kept.as_ref().map(|path| format!(" ({})", path.display()));
+        self.log.record(
+            Level::Error,
+            format_args!(
+                "{}: [ {} ] {}{}",
+                self.command,
+                failure.code,
+                // What follows may be the console of an enclave, which not everybody may see who may see the log.
+                failure.message.lines().next().unwrap_or_default(),
+                file.unwrap_or_default()
+            ),
+        );
+        let mut text = Block(failure).to_string();
+        if self.backtrace {
+            text.push_str("\n\nBacktrace:\n");
+            text.push_str(details.trim_end());
+        }
+        if let Some(path) = kept {
+            let line = format!(
+                "\n\nIf you open a support ticket, please provide the error log found at \"{}\"",
+                path.display()
+            );
+            text.push_str(&line);
+        }
+        output::notice(text);
+    }
+
+    /// What is known of a failure beyond its text.
+    fn details(&self, failure: &Failure) -> String {
+        let Failure { code, message } = failure;
+        format!(
+            "  Action: {}\n  Subactions:\n    {}\n  Root error: {code} {}\n  Version: {} (enclaved {})\n",
+            self.command,
+            message.trim_end().replace('\n', "\n    "),
+            code.title(),
+            crate::arguments::AWS_VERSION,
+            env!("CARGO_PKG_VERSION"),
+        )
+    }
+}
+
 impl CommandError {
-    /// Writes the error to standard error: the root cause first, in AWS's order.
-    pub(crate) fn report(&self) {
+    /// Writes the error to standard error and down: the root cause first, in AWS's order.
+    pub(crate) fn report(&self, reporter: &Reporter<'_>) {
         match self {
-            Self::Failed(failure) => output::notice(Block(failure)),
+            Self::Failed(failure) => reporter.tell(failure),
             Self::EnclaveFailed(cause) => {
-                output::notice(Block(cause));
+                reporter.tell(cause);
                 output::notice("Failed connections: 1");
-                output::notice(Block(&Failure::new(
+                reporter.tell(&Failure::new(
                     ErrorCode::ProcessConnectionFailure,
                     "The enclave was not started; the error above is the reason",
-                )));
+                ));
             }
-            Self::NotVerified(why) => output::notice(why),
-            Self::OutputClosed => {}
+            Self::NotVerified(why) => {
+                reporter.log.record(Level::Error, why);
+                output::notice(why);
+            }
+            Self::Unfit(count) => {
+                let what = if *count == 1 { "thing keeps" } else { "things keep" };
+                output::notice(format_args!("{count} {what} enclaves from running here."));
+            }
+            Self::Application(_) | Self::OutputClosed => {}
         }
     }
 
@@ -57,12 +131,15 @@ impl CommandError {
     /// | E00, which no failure should have | 1, because 0 means success |
     /// | of `run-enclave`, once the arguments are accepted | 39 |
     /// | of `verify-attestation`, if the document is not to be trusted | 1 |
+    /// | of the application, with `run-enclave --wait` | its own |
+    /// | of `doctor`, if something keeps enclaves from running | 1 |
     /// | standard output closed by its reader | 0 |
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Failed(failure) => failure.code.number().max(1),
             Self::EnclaveFailed(_) => ErrorCode::ProcessConnectionFailure.number(),
-            Self::NotVerified(_) => 1,
+            Self::Application(code) => *code,
+            Self::NotVerified(_) | Self::Unfit(_) => 1,
             Self::OutputClosed => 0,
         }
     }

@@ -4,6 +4,7 @@
 //!
 //! ```text
 //! argv ─► arguments      clap: which command, which options            usage error: exit 2
+//!      ─► log            the log is opened, if there is one            E19
 //!      ─► values         text to numbers, with AWS's own rules         E03
 //!      ─► commands/…     does the work; asks the daemon (daemon) where an enclave is concerned
 //!      ─► output         JSON to standard output, everything else to standard error
@@ -30,12 +31,20 @@ mod commands;
 mod daemon;
 mod environment;
 mod error;
+mod explanations;
 mod files;
+mod foreground;
 mod hex;
+mod image_metadata;
+mod log;
 mod measurements;
 mod output;
 mod progress;
+mod run_configuration;
 mod signing;
+mod streaming;
+mod table;
+mod time;
 mod values;
 
 use std::ffi::OsString;
@@ -45,22 +54,39 @@ use clap::Parser;
 
 use crate::arguments::Arguments;
 use crate::environment::Environment;
+use crate::error::{CommandError, Reporter};
+use crate::log::{Level, Log};
 
 /// Carries out one command line, the program's name first, and says how the process is to end.
 ///
-/// Reads the environment variables `ENCLAVED_SOCKET`, `NITRO_CLI_BLOBS` and `SOURCE_DATE_EPOCH`; writes to standard output and standard
-/// error. The exit code is 0, or 2 after a usage error, or the number of the `[ ENN ]` error that was printed.
+/// Reads the environment variables that `--help` lists; writes to standard output, standard error and the log. The exit code is
+/// 0, or 2 after a usage error, or the number of the `[ ENN ]` error that was printed.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let command = match Arguments::try_parse_from(arguments) {
         Ok(Arguments { command }) => command,
         Err(usage) => return end_with_usage(&usage),
     };
-    match commands::execute(command, &Environment::of_process()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            error.report();
-            ExitCode::from(error.exit_code())
+    let name = command.name();
+    let environment = Environment::of_process();
+    let report = |log: &Log, error: CommandError| {
+        error.report(&Reporter {
+            command: name,
+            log,
+            backtrace: environment.backtrace,
+        });
+        ExitCode::from(error.exit_code())
+    };
+    let log = match Log::open(&environment.logs, environment.log_level) {
+        Ok(log) => log,
+        Err(failure) => return report(&Log::none(), failure.into()),
+    };
+    log.record(Level::Info, name);
+    match commands::execute(command, &environment) {
+        Ok(()) => {
+            log.record(Level::Info, format_args!("{name} is done"));
+            ExitCode::SUCCESS
         }
+        Err(error) => report(&log, error),
     }
 }
 

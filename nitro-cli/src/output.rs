@@ -22,6 +22,14 @@ pub(crate) fn print_json(answer: &impl Serialize) -> Result<(), CommandError> {
     let mut text = serde_json::to_string_pretty(answer)
         .map_err(|error| Failure::caused_by(ErrorCode::Serde, "Cannot write the answer as JSON", &error))?;
     text.push('\n');
+    print_text(&text)
+}
+
+/// Prints text, with a line feed at its end, on standard output.
+///
+/// # Errors
+/// [`CommandError::OutputClosed`] if nobody reads; E19 if standard output cannot be written.
+pub(crate) fn print_text(text: &str) -> Result<(), CommandError> {
     let mut stdout = io::stdout().lock();
     stdout
         .write_all(text.as_bytes())

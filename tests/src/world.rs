@@ -201,8 +201,8 @@ fn hugepage_counters() -> Vec<PathBuf> {
         .collect()
 }
 
-/// What a daemon keeps on purpose: the list of ended enclaves, and the lock of the pool.
-const KEPT: [&str; 2] = ["ended.jsonl", "pool.lock"];
+/// What a daemon keeps on purpose: the list of ended enclaves, the consoles of the last of them, and the lock of the pool.
+const KEPT: [&str; 3] = ["consoles", "ended.jsonl", "pool.lock"];
 
 /// Everything below a directory but [`KEPT`], sorted, without following links.
 fn list(directory: &Path, directories_only: bool, paths: &mut Vec<String>) {

@@ -45,6 +45,15 @@ pub struct EnclaveDescription {
     pub measurements: Measurements,
 }
 
+/// A running enclave and what its image says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunningImage {
+    /// The enclave.
+    pub enclave: EnclaveDescription,
+    /// As [`RunEnclave::image_metadata`](crate::RunEnclave::image_metadata).
+    pub metadata: Option<String>,
+}
+
 /// The states that AWS's nitro-cli knows; scripts know no other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
@@ -120,6 +129,48 @@ pub struct EndedEnclave {
     /// The last lines of its console, in debug mode.
     #[serde(rename = "Console")]
     pub console: Vec<String>,
+}
+
+/// Something that became of an enclave.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EnclaveEvent {
+    /// When, in milliseconds since 1970.
+    #[serde(rename = "Time")]
+    pub time: u64,
+    /// What.
+    #[serde(rename = "Event")]
+    pub kind: EventKind,
+    /// Of which enclave.
+    #[serde(rename = "EnclaveName")]
+    pub enclave_name: String,
+    /// As `run-enclave` prints it.
+    #[serde(rename = "EnclaveID")]
+    pub enclave_id: String,
+    /// Its vsock address.
+    #[serde(rename = "EnclaveCID")]
+    pub enclave_cid: u32,
+    /// Of an enclave that has ended, why, as the end of a sentence.
+    #[serde(rename = "Reason", default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Of an enclave that has ended, its application's end, as [`EndedEnclave::exit_code`].
+    #[serde(rename = "ExitCode", default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<u16>,
+}
+
+/// What became of an enclave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum EventKind {
+    /// It ran when the client began to listen.
+    Present,
+    /// It was admitted, and boots.
+    Starting,
+    /// It has sent its heartbeat.
+    Running,
+    /// Somebody has asked for its end.
+    Terminating,
+    /// It is gone, and what it held is free; also if it never ran.
+    Ended,
 }
 
 /// What the parent has for enclaves, and who holds it.

@@ -10,7 +10,7 @@ use serde::{Serialize, de::DeserializeOwned};
 pub const HEADER_LEN: usize = 4;
 
 /// The longest request, in bytes of JSON, that the daemon reads.
-pub const MAX_REQUEST: usize = 64 * 1024;
+pub const MAX_REQUEST: usize = 192 * 1024;
 
 /// The longest reply, in bytes of JSON, that a client reads.
 pub const MAX_REPLY: usize = 16 * 1024 * 1024;

@@ -6,7 +6,8 @@
 //! [`Reply`] messages until the daemon closes the connection. Each message is a [`frame`]: a four-byte big-endian
 //! length, then that many bytes of JSON. A [`Request::RunEnclave`] carries exactly one descriptor, the EIF that the
 //! client opened as itself, as `SCM_RIGHTS` with the frame's first bytes. After [`Reply::ConsoleAttached`] the
-//! connection carries raw console bytes to the client until either side closes it.
+//! connection carries raw console bytes to the client until either side closes it. [`Request::Events`] is answered with
+//! replies without end.
 //!
 //! **Daemon and VMM** (a `SOCK_SEQPACKET` pair; one packet is one JSON message, so there is no frame). The VMM finds
 //! its end as standard input. The daemon sends one [`vmm::LaunchSpec`] with all the descriptors the enclave will
@@ -27,11 +28,11 @@ mod request;
 pub mod vmm;
 
 pub use enclave::{
-    ApplicationEnd, EnclaveDescription, EnclaveFlags, EnclaveRunInfo, EnclaveState, EnclaveTermination,
-    EndedEnclave, Measurements, PoolCore, PoolHugepages, Pools,
+    ApplicationEnd, EnclaveDescription, EnclaveEvent, EnclaveFlags, EnclaveRunInfo, EnclaveState,
+    EnclaveTermination, EndedEnclave, EventKind, Measurements, PoolCore, PoolHugepages, Pools, RunningImage,
 };
 pub use error::{ErrorCode, Failure};
-pub use request::{CpuSelection, Reply, Request, RunEnclave, Selector};
+pub use request::{CpuSelection, Logs, MAX_IMAGE_METADATA, Reply, Request, RunEnclave, Selector};
 
 /// Where the daemon listens unless told otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/enclaved/enclaved.sock";

@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{EnclaveDescription, EnclaveRunInfo, EnclaveTermination, EndedEnclave, Failure, Pools};
+use crate::{
+    EnclaveDescription, EnclaveEvent, EnclaveRunInfo, EnclaveTermination, EndedEnclave, Failure, Pools,
+    RunningImage,
+};
 
 /// What a client asks of the daemon, one per connection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +20,8 @@ pub enum Request {
     RunEnclave(RunEnclave),
     /// List the running enclaves.
     DescribeEnclaves,
+    /// List the running enclaves, each with what its image says of itself.
+    DescribeImages,
     /// List the enclaves that have ended lately, oldest first.
     EndedEnclaves,
     /// Say what enclaves may have, and who holds it.
@@ -25,8 +30,24 @@ pub enum Request {
     TerminateEnclave(Selector),
     /// Stream the console of one debug-mode enclave: first its kept history, then what follows.
     Console(Selector),
+    /// Give the console of one debug-mode enclave that runs, or that has ended lately.
+    Logs(Logs),
+    /// Wait for the end of one enclave, and say how it was. One that has ended lately is told at once.
+    AwaitEnd(Selector),
+    /// Tell what becomes of enclaves: first those that run, then every change.
+    Events,
     /// Give the certificate that verifiers of attestation documents pin.
     AttestationRoot,
+}
+
+/// Whose console is wanted, and how much of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Logs {
+    /// Of several that have ended with the same name, the last is meant; one that runs comes before all of them.
+    pub enclave: Selector,
+    /// What is still to come, too, until the enclave ends.
+    pub follow: bool,
 }
 
 /// Which enclaves a request is about.
@@ -55,7 +76,15 @@ pub struct RunEnclave {
     pub enclave_name: String,
     /// Whether the console can be watched. A debug-mode enclave attests with zero PCRs.
     pub debug_mode: bool,
+    /// What the image says of itself: the text of its metadata, JSON of at most [`MAX_IMAGE_METADATA`] bytes. It is not
+    /// measured, so the client's word for it is as good as any; the daemon keeps it and does not look into it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_metadata: Option<String>,
 }
+
+/// The longest [`RunEnclave::image_metadata`], in bytes: room for what container engines say of an image. Twice as many, as
+/// JSON may write them, leave room in a request.
+pub const MAX_IMAGE_METADATA: usize = 64 << 10;
 
 /// How many or which CPUs an enclave gets.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,13 +106,22 @@ pub enum Reply {
     EnclaveStarted(EnclaveRunInfo),
     /// Final answer to [`Request::DescribeEnclaves`], ordered by creation.
     Enclaves(Vec<EnclaveDescription>),
+    /// Final answer to [`Request::DescribeImages`], ordered by creation.
+    RunningImages(Vec<RunningImage>),
     /// Final answer to [`Request::EndedEnclaves`].
     Ended(Vec<EndedEnclave>),
     /// Final answer to [`Request::DescribePools`].
     Pools(Pools),
     /// Final answer to [`Request::TerminateEnclave`]: these are gone and their resources are free.
     Terminated(Vec<EnclaveTermination>),
-    /// Answer to [`Request::Console`]: raw console bytes follow on this connection.
+    /// Final answer to [`Request::AwaitEnd`]: the enclave is gone, and what it held is free. The daemon gives no answer, but closes
+    /// the connection, if it leaves before the enclave ends; the next one can be asked again.
+    EnclaveEnded(EndedEnclave),
+    /// Answer to [`Request::Events`], again and again until either side closes the connection.
+    Event(EnclaveEvent),
+    /// In place of so many events, which came faster than the client took them.
+    EventsLost(u64),
+    /// Answer to [`Request::Console`] and [`Request::Logs`]: raw console bytes follow on this connection.
     ConsoleAttached {
         /// The watched enclave's CID.
         enclave_cid: u32,

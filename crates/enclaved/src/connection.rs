@@ -3,17 +3,23 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::{ErrorCode, Failure, Pools, Reply, Request, RunEnclave, Selector};
+use api::{ErrorCode, Failure, Logs, MAX_IMAGE_METADATA, Pools, Reply, Request, RunEnclave, Selector};
+use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
-use tokio::sync::mpsc;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{SemaphorePermit, mpsc};
 
 use crate::admission::{self, CurrentPool, Image};
 use crate::daemon::Shared;
 use crate::foreign::{self, ForeignDescriptor};
 use crate::launcher::Launcher;
 use crate::preparation::{self, Order};
+use crate::registry::{Awaited, Logged, Watched};
 use crate::supervisor;
 use crate::wire::{self, ReceiveError};
+
+/// Bytes of a log that a client has to take in the time that it has for one reply.
+const LOG_CHUNK: usize = 64 << 10;
 
 /// Serves the connection of one client and closes it.
 pub(crate) async fn serve<L: Launcher>(mut stream: UnixStream, daemon: Arc<Shared<L>>) {
@@ -60,11 +66,18 @@ async fn answer<L: Launcher>(
             return Err(Failure::new(ErrorCode::InvalidCommand, message));
         }
         (Request::DescribeEnclaves, None) => Reply::Enclaves(daemon.registry.describe()),
+        (Request::DescribeImages, None) => Reply::RunningImages(daemon.registry.describe_images()),
         (Request::DescribePools, None) => Reply::Pools(pools(daemon)?),
         (Request::AttestationRoot, None) => Reply::AttestationRoot(attestation_root(daemon)?),
         (Request::EndedEnclaves, None) => Reply::Ended(daemon.registry.ended()),
         (Request::TerminateEnclave(selector), None) => terminate(daemon, &selector).await?,
-        (Request::Console(selector), None) => return console(stream, daemon, &selector).await,
+        (Request::Console(selector), None) => {
+            let watched = daemon.registry.console(&selector)?;
+            return console(stream, daemon, watched).await;
+        }
+        (Request::Logs(logs), None) => return self::logs(stream, daemon, &logs).await,
+        (Request::AwaitEnd(selector), None) => return await_end(stream, daemon, &selector).await,
+        (Request::Events, None) => return events(stream, daemon).await,
     };
     send(stream, daemon, &reply).await;
     Ok(())
@@ -77,6 +90,7 @@ async fn run<L: Launcher>(
     request: RunEnclave,
     image: ForeignDescriptor,
 ) -> Result<(), Failure> {
+    check_metadata(request.image_metadata.as_deref())?;
     let image = accept_image(image, daemon.limits.request_time).await?;
     let pool = CurrentPool::take(&daemon.machine.cpus, daemon.run_directory.path())?;
     let kvm = admission::check(&request, &image, &daemon.machine, &pool.cpus)?;
@@ -91,6 +105,7 @@ async fn run<L: Launcher>(
     let order = Order {
         image,
         kvm,
+        image_metadata: request.image_metadata,
         debug_mode: request.debug_mode,
         time_limit: daemon.heartbeat_timeout,
         users: daemon.vmm_users,
@@ -110,17 +125,36 @@ async fn run<L: Launcher>(
     tokio::spawn(async move {
         supervisor::supervise(prepared, &supervising.launcher, &supervising.attestation, replies).await;
     });
+    let mut client_is_there = true;
     loop {
         let reply = tokio::select! {
             reply = from_supervisor.recv() => reply,
-            // Dropping the receiver tells the supervisor.
-            () = wire::hung_up(stream) => None,
+            () = wire::hung_up(stream), if client_is_there => {
+                client_is_there = false;
+                // Tells the supervisor. What it has said before is still to come.
+                from_supervisor.close();
+                continue;
+            }
         };
-        match reply {
-            Some(reply) => send(stream, daemon, &reply).await,
-            None => return Ok(()),
+        let Some(reply) = reply else {
+            return Ok(());
+        };
+        let taken = client_is_there && send(stream, daemon, &reply).await;
+        if let (false, Reply::EnclaveStarted(enclave)) = (taken, &reply) {
+            // The client left just as its enclave had booted, and does not know of it.
+            let enclave = Selector::Id(enclave.enclave_id.clone());
+            let _ = daemon.registry.terminate(&enclave);
         }
     }
+}
+
+/// It is kept as it is, for as long as the enclave runs.
+fn check_metadata(text: Option<&str>) -> Result<(), Failure> {
+    if text.is_some_and(|text| text.len() > MAX_IMAGE_METADATA) {
+        let message = format!("The image's metadata has more than {MAX_IMAGE_METADATA} bytes.");
+        return Err(Failure::new(ErrorCode::InvalidCommand, message));
+    }
+    Ok(())
 }
 
 fn pools<L: Launcher>(daemon: &Shared<L>) -> Result<Pools, Failure> {
@@ -166,13 +200,9 @@ async fn terminate<L: Launcher>(daemon: &Shared<L>, selector: &Selector) -> Resu
 async fn console<L: Launcher>(
     stream: &mut UnixStream,
     daemon: &Shared<L>,
-    selector: &Selector,
+    mut watched: Watched,
 ) -> Result<(), Failure> {
-    let mut watched = daemon.registry.console(selector)?;
-    let _place = daemon.watchers.try_acquire().map_err(|_| {
-        let message = "Too many consoles are being watched; close one.";
-        Failure::new(ErrorCode::ConsoleConnection, message)
-    })?;
+    let _place = place(daemon)?;
     let enclave_cid = watched.enclave_cid;
     send(stream, daemon, &Reply::ConsoleAttached { enclave_cid }).await;
     let (incoming, mut outgoing) = stream.split();
@@ -190,12 +220,103 @@ async fn console<L: Launcher>(
     Ok(())
 }
 
-/// Sends one reply in bounded time. A client that does not take it is not worth a word: what it asked for is done.
-async fn send<L: Launcher>(stream: &mut UnixStream, daemon: &Shared<L>, reply: &Reply) {
+/// Room for a client that stays.
+fn place<L: Launcher>(daemon: &Shared<L>) -> Result<SemaphorePermit<'_>, Failure> {
+    daemon.watchers.try_acquire().map_err(|_| {
+        let message = "Too many clients watch enclaves; end one of them.";
+        Failure::new(ErrorCode::ConsoleConnection, message)
+    })
+}
+
+/// Gives what an enclave has printed, and, if that is wanted, what it prints from here on.
+async fn logs<L: Launcher>(stream: &mut UnixStream, daemon: &Shared<L>, logs: &Logs) -> Result<(), Failure> {
+    let logged = match daemon.registry.logs(&logs.enclave)? {
+        Logged::Running(watched) if logs.follow => return console(stream, daemon, watched).await,
+        logged => logged,
+    };
+    // Before the log takes memory.
+    let _place = place(daemon)?;
+    let (enclave_cid, kept) = match logged {
+        Logged::Running(watched) => (watched.enclave_cid, watched.console.kept()),
+        Logged::Ended { enclave_cid, history } => (
+            enclave_cid,
+            history.read().map_err(|error| {
+                let context = "The enclave's console cannot be read";
+                Failure::caused_by(ErrorCode::ConsoleRead, context, &error)
+            })?,
+        ),
+    };
+    if send(stream, daemon, &Reply::ConsoleAttached { enclave_cid }).await {
+        for chunk in kept.chunks(LOG_CHUNK) {
+            let written = tokio::time::timeout(daemon.limits.reply_time, stream.write_all(chunk)).await;
+            if !matches!(written, Ok(Ok(()))) {
+                tracing::debug!("a client did not take the log");
+                break;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Answers once the enclave has ended. If it goes on without this daemon, the client is to ask the next one.
+async fn await_end<L: Launcher>(
+    stream: &mut UnixStream,
+    daemon: &Shared<L>,
+    selector: &Selector,
+) -> Result<(), Failure> {
+    let ended = match daemon.registry.await_end(selector)? {
+        Awaited::Ended(ended) => Some(ended),
+        Awaited::Running { id, mut record } => {
+            let gone = async { while record.changed().await.is_ok() {} };
+            tokio::select! {
+                () = gone => daemon.registry.ended_with_id(&id),
+                () = wire::hung_up(stream) => None,
+            }
+        }
+    };
+    if let Some(ended) = ended {
+        send(stream, daemon, &Reply::EnclaveEnded(ended)).await;
+    }
+    Ok(())
+}
+
+/// Tells what becomes of enclaves until the client or the daemon leaves. A client that does not take what it is told is left.
+async fn events<L: Launcher>(stream: &mut UnixStream, daemon: &Shared<L>) -> Result<(), Failure> {
+    let _place = place(daemon)?;
+    let (present, changes) = daemon.registry.events();
+    for event in present {
+        if !send(stream, daemon, &Reply::Event(event)).await {
+            return Ok(());
+        }
+    }
+    let Some(mut changes) = changes else {
+        return Ok(());
+    };
+    loop {
+        let told = tokio::select! {
+            told = changes.recv() => told,
+            () = wire::hung_up(stream) => return Ok(()),
+        };
+        let reply = match told {
+            Ok(event) => Reply::Event(event),
+            Err(RecvError::Lagged(lost)) => Reply::EventsLost(lost),
+            Err(RecvError::Closed) => return Ok(()),
+        };
+        if !send(stream, daemon, &reply).await {
+            return Ok(());
+        }
+    }
+}
+
+/// Sends one reply in bounded time; whether the client has taken it. One that does not is not worth a word: what it asked for is
+/// done.
+async fn send<L: Launcher>(stream: &mut UnixStream, daemon: &Shared<L>, reply: &Reply) -> bool {
     let sent = tokio::time::timeout(daemon.limits.reply_time, wire::send_reply(stream, reply)).await;
-    if !matches!(sent, Ok(Ok(()))) {
+    let taken = matches!(sent, Ok(Ok(())));
+    if !taken {
         tracing::debug!("a client did not take its reply");
     }
+    taken
 }
 
 /// The client's user, by the kernel's word.
@@ -208,10 +329,14 @@ fn kind(request: &Request) -> &'static str {
     match request {
         Request::RunEnclave(_) => "run-enclave",
         Request::DescribeEnclaves => "describe-enclaves",
+        Request::DescribeImages => "describe-images",
         Request::DescribePools => "describe-pools",
         Request::EndedEnclaves => "ended-enclaves",
         Request::TerminateEnclave(_) => "terminate-enclave",
         Request::Console(_) => "console",
+        Request::Logs(_) => "logs",
+        Request::AwaitEnd(_) => "await-end",
+        Request::Events => "events",
         Request::AttestationRoot => "attestation-root",
     }
 }

@@ -181,6 +181,7 @@ impl<L: Launcher> Daemon<L> {
         drop(listener);
         shared.run_directory.remove_client_socket();
         end_enclaves(&shared.registry, stop).await;
+        shared.registry.stop_events();
         let last_replies = async { while connections.join_next().await.is_some() {} };
         if tokio::time::timeout(FAREWELL, last_replies).await.is_err() {
             tracing::debug!("some clients did not take their last reply");

@@ -50,6 +50,7 @@ pub mod daemon;
 mod end;
 pub mod ended;
 mod error_chain;
+pub mod events;
 pub mod foreign;
 mod guest_memory;
 pub mod heartbeat;

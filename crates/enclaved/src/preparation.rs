@@ -14,6 +14,7 @@ use crate::console::Console;
 use crate::cpu_partition::{CpuPartitions, Partition, PartitionError};
 use crate::guest_memory::HeldMemory;
 use crate::heartbeat::{self, Heartbeat};
+use crate::ids::EnclaveId;
 use crate::launcher::{Descriptors, Launch};
 use crate::own_port::{ListenError, Way};
 use crate::parent_vsock::ParentVsock;
@@ -56,6 +57,8 @@ pub(crate) struct Order {
     pub(crate) image: Image,
     /// `/dev/kvm`, open.
     pub(crate) kvm: OwnedFd,
+    /// What the image says of itself, if it does.
+    pub(crate) image_metadata: Option<String>,
     /// Whether its console can be watched.
     pub(crate) debug_mode: bool,
     /// How long it may take to boot; `None` for AWS's limit.
@@ -85,8 +88,7 @@ pub(crate) fn prepare(
         .time_limit
         .unwrap_or_else(|| heartbeat::time_limit(order.image.size, grant.memory_mib() << 20));
     let user = order.users.of(&grant.cpus.cpu_ids);
-    let directory = run_directory
-        .create_enclave(&grant.id, user)
+    let directory = directory(run_directory, &grant.id, user, order.image_metadata.as_deref())
         .map_err(|error| cannot_make(&error))?;
     let way = match order.vsock {
         VsockBackend::Unix => Way::Directory(&directory),
@@ -230,6 +232,20 @@ fn watch_ports(directory: &EnclaveDirectory, user: VmmUser) -> Result<PortListen
         let context = "The VMM cannot be given the listeners of the parent";
         Failure::caused_by(ErrorCode::FileOperation, context, &error)
     })
+}
+
+/// A new directory, with what the image says of itself.
+fn directory(
+    run_directory: &RunDirectory,
+    id: &EnclaveId,
+    user: Option<VmmUser>,
+    image_metadata: Option<&str>,
+) -> Result<EnclaveDirectory, RunDirectoryError> {
+    let directory = run_directory.create_enclave(id, user)?;
+    if let Some(text) = image_metadata {
+        directory.write_image_metadata(text)?;
+    }
+    Ok(directory)
 }
 
 fn cannot_make(error: &RunDirectoryError) -> Failure {

@@ -9,8 +9,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use api::{
-    ApplicationEnd, EnclaveDescription, EnclaveFlags, EnclaveRunInfo, EnclaveState, EnclaveTermination,
-    EndedEnclave, ErrorCode, Failure, Measurements, PoolCore, RunEnclave, Selector,
+    ApplicationEnd, EnclaveDescription, EnclaveEvent, EnclaveFlags, EnclaveRunInfo, EnclaveState,
+    EnclaveTermination, EndedEnclave, ErrorCode, EventKind, Failure, Measurements, PoolCore, RunEnclave,
+    RunningImage, Selector,
 };
 use tokio::sync::watch;
 
@@ -20,10 +21,11 @@ use crate::admission::{self, Grant, Holdings, Machine};
 use crate::console::Console;
 use crate::cpu_partition::Partition;
 use crate::end::last_words;
-use crate::ended::EndedEnclaves;
+use crate::ended::{EndedEnclaves, KeptConsole};
+use crate::events::{self, Changes, Events};
 use crate::ids::EnclaveId;
 use crate::note::{Facts, Note};
-use crate::run_directory::EnclaveDirectory;
+use crate::run_directory::{self, EnclaveDirectory};
 
 /// How many lines of an ended enclave's console are remembered.
 const REMEMBERED_LINES: usize = 20;
@@ -39,6 +41,7 @@ struct Inner {
     created: u64,
     cids: CidSequence,
     ended: EndedEnclaves,
+    events: Events,
     /// Set once, at the daemon's end: no record is added any more.
     closed: bool,
 }
@@ -56,6 +59,10 @@ struct Record {
     process_id: u32,
     measurements: Option<Measurements>,
     state: EnclaveState,
+    /// How it has ended; what is told once the record is gone.
+    ended: Option<EndedEnclave>,
+    /// Whether the daemon leaves it to the next one: then its record goes without an end.
+    left: bool,
     /// Set to ask the supervisor to end the enclave. Closed when the record is gone: everything is given back then.
     end: watch::Sender<Option<EndRequest>>,
 }
@@ -121,6 +128,34 @@ impl Ending {
     }
 }
 
+/// The end of an enclave, or what leads to it.
+#[derive(Debug)]
+pub enum Awaited {
+    /// It has ended.
+    Ended(EndedEnclave),
+    /// It runs.
+    Running {
+        /// Its id.
+        id: EnclaveId,
+        /// Closed when it is gone.
+        record: watch::Receiver<Option<EndRequest>>,
+    },
+}
+
+/// What an enclave has printed.
+#[derive(Debug)]
+pub enum Logged {
+    /// It runs.
+    Running(Watched),
+    /// It has ended.
+    Ended {
+        /// The CID that it had.
+        enclave_cid: u32,
+        /// Its console.
+        history: KeptConsole,
+    },
+}
+
 impl Registry {
     /// Admits an enclave: takes memory, picks CPUs of `pool`, CID, name and id, and makes the record, in one step.
     ///
@@ -150,6 +185,7 @@ impl Registry {
             debug_mode: request.debug_mode,
             created: milliseconds_now(),
         };
+        inner.events.tell(EventKind::Starting, &facts);
         let lease = self.lease(&mut inner, Record::new(facts));
         Ok((lease, grant))
     }
@@ -163,6 +199,23 @@ impl Registry {
             .collect()
     }
 
+    /// The same enclaves, each with what its image says of itself. That is in the enclave's directory, not in memory.
+    pub fn describe_images(&self) -> Vec<RunningImage> {
+        let described: Vec<_> = {
+            let inner = self.lock();
+            let records = inner.visible().filter_map(|(_, record)| {
+                let directory = record.directory.as_ref()?.path().to_owned();
+                Some((record.describe()?, directory))
+            });
+            records.collect()
+        };
+        let images = described.into_iter().map(|(enclave, directory)| RunningImage {
+            metadata: run_directory::read_image_metadata(&directory),
+            enclave,
+        });
+        images.collect()
+    }
+
     /// Asks for the end of the selected enclaves.
     ///
     /// # Errors
@@ -170,8 +223,12 @@ impl Registry {
     pub fn terminate(&self, selector: &Selector) -> Result<Vec<Ending>, Failure> {
         let mut inner = self.lock();
         let keys = inner.select(selector)?;
+        let Inner { records, events, .. } = &mut *inner;
         let chosen = keys.iter().filter_map(|key| {
-            let record = inner.records.get_mut(key)?;
+            let record = records.get_mut(key)?;
+            if record.state != EnclaveState::Terminating {
+                events.tell(EventKind::Terminating, &record.facts);
+            }
             record.state = EnclaveState::Terminating;
             Some(record.ask_to_end(EndRequest::Terminate))
         });
@@ -241,6 +298,81 @@ impl Registry {
         self.lock().ended.list()
     }
 
+    /// What is to be waited for to see the end of one enclave.
+    ///
+    /// # Errors
+    /// E11, E58 if neither a running enclave nor one that has ended lately is meant; E14 if every enclave is selected.
+    pub fn await_end(&self, selector: &Selector) -> Result<Awaited, Failure> {
+        only_one(selector)?;
+        let inner = self.lock();
+        let keys = match inner.select(selector) {
+            Ok(keys) => keys,
+            Err(failure) => {
+                let ended = inner.ended.last(|enclave| is_meant(enclave, selector));
+                return ended.map(Awaited::Ended).ok_or(failure);
+            }
+        };
+        let record = keys.first().and_then(|key| inner.records.get(key));
+        let running = record.map(|record| Awaited::Running {
+            id: record.facts.id.clone(),
+            record: record.end.subscribe(),
+        });
+        running.ok_or_else(|| Failure::new(ErrorCode::SocketError, "The enclave has just gone."))
+    }
+
+    /// How the enclave with this id has ended, unless it is forgotten, or was left to the next daemon.
+    pub fn ended_with_id(&self, id: &EnclaveId) -> Option<EndedEnclave> {
+        let id = id.to_string();
+        self.lock().ended.last(|enclave| enclave.run.enclave_id == id)
+    }
+
+    /// What one enclave has printed: its console, or what is kept of it.
+    ///
+    /// # Errors
+    /// E11, E58 if neither a running enclave nor one that has ended lately is meant; E44 if it was not in debug mode or its
+    /// console is not kept any more; E14 if every enclave is selected.
+    pub fn logs(&self, selector: &Selector) -> Result<Logged, Failure> {
+        let unknown = match self.console(selector) {
+            Ok(watched) => return Ok(Logged::Running(watched)),
+            Err(failure) if matches!(failure.code, ErrorCode::SocketError | ErrorCode::EnclaveNaming) => {
+                failure
+            }
+            Err(failure) => return Err(failure),
+        };
+        let inner = self.lock();
+        let Some(enclave) = inner.ended.last(|enclave| is_meant(enclave, selector)) else {
+            return Err(unknown);
+        };
+        let history = inner.ended.kept_console(&enclave.run.enclave_id).ok_or_else(|| {
+            let message = match enclave.flags {
+                EnclaveFlags::None => "The enclave had no console: it was not started with --debug-mode.",
+                EnclaveFlags::DebugMode => {
+                    "The enclave's console is not kept any more. \
+                     nitro-cli describe-enclaves --ended has its last lines."
+                }
+            };
+            Failure::new(ErrorCode::ConsoleConnection, message)
+        })?;
+        Ok(Logged::Ended {
+            enclave_cid: u32::try_from(enclave.run.enclave_cid).unwrap_or(u32::MAX),
+            history,
+        })
+    }
+
+    /// The enclaves that run, as events, and what becomes of all from here on: nothing is in between.
+    pub fn events(&self) -> (Vec<EnclaveEvent>, Option<Changes>) {
+        let inner = self.lock();
+        let present = inner
+            .visible()
+            .map(|(_, record)| events::event(EventKind::Present, &record.facts));
+        (present.collect(), inner.events.changes())
+    }
+
+    /// Tells no more events; clients that wait for one see that there is none.
+    pub fn stop_events(&self) {
+        self.lock().events.stop();
+    }
+
     /// Admits no more, and asks for the end of every enclave, also of those that still boot; or, if the daemon is to
     /// `leave`, only of the latter.
     pub fn shut_down(&self, leave: bool) -> Vec<Ending> {
@@ -259,10 +391,7 @@ impl Registry {
     /// # Errors
     /// E11, E58; E44 if the enclave is not in debug mode; E14 if every enclave is selected.
     pub fn console(&self, selector: &Selector) -> Result<Watched, Failure> {
-        if *selector == Selector::All {
-            let message = "A console belongs to one enclave; give its id or name.";
-            return Err(Failure::new(ErrorCode::InvalidCommand, message));
-        }
+        only_one(selector)?;
         let inner = self.lock();
         let keys = inner.select(selector)?;
         let record = keys.first().and_then(|key| inner.records.get(key));
@@ -324,10 +453,12 @@ impl Lease {
 
     /// Makes the enclave visible as running; what to tell the client that started it.
     pub fn set_running(&self) -> Option<EnclaveRunInfo> {
-        self.update(|record| {
-            record.state = EnclaveState::Running;
-            record.run_info()
-        })
+        let mut inner = self.registry.lock();
+        let Inner { records, events, .. } = &mut *inner;
+        let record = records.get_mut(&self.key)?;
+        record.state = EnclaveState::Running;
+        events.tell(EventKind::Running, &record.facts);
+        Some(record.run_info())
     }
 
     /// The enclave has ended for this `reason`: it is remembered, and all that it held is given back.
@@ -336,9 +467,15 @@ impl Lease {
             Some(console) => last_words(console).await,
             None => String::new(),
         };
-        let ended = self.update(|record| record.ended(reason, application, &words));
-        if let Some(ended) = ended {
-            self.registry.lock().ended.add(ended);
+        let mut inner = self.registry.lock();
+        let Inner { records, ended, .. } = &mut *inner;
+        if let Some(record) = records.get_mut(&self.key) {
+            let enclave = record.describe_end(reason, application, &words);
+            if let (Some(_), Some(directory)) = (console, &record.directory) {
+                ended.keep_console(&enclave.run.enclave_id, directory);
+            }
+            ended.add(enclave.clone());
+            record.ended = Some(enclave);
         }
     }
 
@@ -355,6 +492,7 @@ impl Lease {
 
     /// Lets go of an enclave that goes on: the record is gone, and the directory stays for the next daemon.
     pub fn leave(self) {
+        self.update(|record| record.left = true);
         if let Some(directory) = self.update(|record| record.directory.take()).flatten() {
             directory.leave();
         }
@@ -381,9 +519,11 @@ impl Drop for Lease {
         // is not listed, and no other is given CPUs that are not free yet.
         let outside = self.update(|record| (record.partition.take(), record.directory.take()));
         drop(outside);
-        let record = self.registry.lock().records.remove(&self.key);
-        // Closes `end`, which tells those who wait.
-        drop(record);
+        let mut inner = self.registry.lock();
+        // Dropping it closes `end`, which tells those who wait for this one.
+        if let Some(record) = inner.records.remove(&self.key).filter(|record| !record.left) {
+            inner.events.tell_end(&record.facts, record.ended.as_ref());
+        }
     }
 }
 
@@ -458,6 +598,8 @@ impl Record {
             process_id: 0,
             measurements: None,
             state: EnclaveState::Empty,
+            ended: None,
+            left: false,
             end: watch::Sender::new(None),
         }
     }
@@ -491,7 +633,7 @@ impl Record {
         }
     }
 
-    fn ended(&self, reason: &str, application: Option<ApplicationEnd>, console: &str) -> EndedEnclave {
+    fn describe_end(&self, reason: &str, application: Option<ApplicationEnd>, console: &str) -> EndedEnclave {
         let lines: Vec<&str> = console.lines().collect();
         let last = lines.get(lines.len().saturating_sub(REMEMBERED_LINES)..);
         EndedEnclave {
@@ -523,7 +665,27 @@ impl Record {
     }
 }
 
-fn milliseconds_now() -> u64 {
+/// For requests about one enclave.
+fn only_one(selector: &Selector) -> Result<(), Failure> {
+    if *selector == Selector::All {
+        let message = "This is about one enclave; give its id or name.";
+        return Err(Failure::new(ErrorCode::InvalidCommand, message));
+    }
+    Ok(())
+}
+
+fn is_meant(enclave: &EndedEnclave, selector: &Selector) -> bool {
+    match selector {
+        Selector::Id(id) => {
+            let parsed: Result<EnclaveId, _> = enclave.run.enclave_id.parse();
+            parsed.is_ok_and(|parsed| parsed.is_meant_by(id))
+        }
+        Selector::Name(name) => enclave.run.enclave_name == *name,
+        Selector::All => false,
+    }
+}
+
+pub(crate) fn milliseconds_now() -> u64 {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
 }

@@ -5,6 +5,8 @@
 //!   enclaved.lock                    held (flock) by the one daemon of this directory; names its process
 //!   enclaved.sock                    0660 root:ne, where clients connect
 //!   enclaved.log                     log of a daemon in the background
+//!   ended.jsonl                      the enclaves that have ended lately
+//!   consoles/<enclave id>            0600, the kept parts of the consoles of the last few of them
 //!   pool.json, pool.lock             what enclaves may have, and who changes or uses that (`allocator::pool`)
 //!   <enclave id>/                    0750 root:ne, searchable for the VMM's user (acl(5)); gone when the enclave is
 //!     vsock.sock                     0660 root:ne, connect to the enclave: CONNECT <port>
@@ -14,6 +16,7 @@
 //!     enclave.json                   what is known of the enclave, for the next daemon
 //!     log.pipe, console.pipe         0600, what the VMM and (debug mode) the guest print
 //!     console.history                0600, the kept part of the console
+//!     image.json                     what the image says of itself, as the client that started it has put it
 //!     outcome                        0600, the VMM's last words
 //! ```
 //!
@@ -27,6 +30,7 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
+use api::MAX_IMAGE_METADATA;
 use rustix::fs::{FileType, FlockOperation, Mode, OFlags};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
@@ -57,6 +61,9 @@ pub const LOG_PIPE: &str = "log.pipe";
 
 /// The pipe that carries an enclave's console.
 pub const CONSOLE_PIPE: &str = "console.pipe";
+
+/// What an enclave's image says of itself.
+const IMAGE_METADATA: &str = "image.json";
 
 const LOCK_FILE: &str = "enclaved.lock";
 
@@ -330,6 +337,15 @@ impl EnclaveDirectory {
             .map_err(failed("create", &path))
     }
 
+    /// Keeps what the image says of itself.
+    ///
+    /// # Errors
+    /// [`RunDirectoryError::Io`].
+    pub fn write_image_metadata(&self, text: &str) -> Result<(), RunDirectoryError> {
+        let path = self.path.join(IMAGE_METADATA);
+        fs::write(&path, text).map_err(failed("write", &path))
+    }
+
     /// Lets go of the directory without removing it.
     pub fn leave(mut self) {
         self.keep = true;
@@ -350,6 +366,15 @@ impl Drop for EnclaveDirectory {
             tracing::warn!(path = %self.path.display(), %error, "cannot remove the enclave's directory");
         }
     }
+}
+
+/// What the image says of itself whose enclave has this `directory`, if it does.
+pub fn read_image_metadata(directory: &Path) -> Option<String> {
+    let limit = u64::try_from(MAX_IMAGE_METADATA).unwrap_or(u64::MAX);
+    let mut text = String::new();
+    let file = File::open(directory.join(IMAGE_METADATA)).ok()?;
+    file.take(limit).read_to_string(&mut text).ok()?;
+    Some(text)
 }
 
 /// Makes a run directory that all may look into, unless it is there.

@@ -105,7 +105,11 @@ pub(crate) async fn supervise<L: Launcher>(
         Ok(info) => {
             let name = info.enclave_name.as_str();
             tracing::info!(enclave = %id, name, cid = info.enclave_cid, "running");
-            reply(&client, Reply::EnclaveStarted(info));
+            if client.send(Reply::EnclaveStarted(info)).is_err() {
+                let reason = life.finish(&End::Abandoned).await;
+                tracing::info!(enclave = %id, reason = reason.as_str(), "the enclave has ended");
+                return;
+            }
             drop(client);
             life.run().await;
         }

@@ -2,6 +2,7 @@
 //!
 //! | target | input | from |
 //! |---|---|---|
+//! | `daemon-frame` | a message to or from the daemon | a client, the daemon, a VMM |
 //! | `nsm-request` | a request to the security module | the guest, by way of its VMM |
 //! | `attestation-document` | an attestation document | a client of the verifier |
 //! | `attestation-certificate` | a certificate, a chain, a key, a root | an operator |
@@ -23,6 +24,7 @@
 
 mod attestation_certificate;
 mod attestation_document;
+mod daemon_frame;
 mod eif_image;
 mod eif_signature_section;
 mod nsm_request;
@@ -31,7 +33,8 @@ mod nsm_request;
 pub type Target = fn(&[u8]);
 
 /// All targets, by name.
-pub const TARGETS: [(&str, Target); 5] = [
+pub const TARGETS: [(&str, Target); 6] = [
+    ("daemon-frame", daemon_frame::check),
     ("nsm-request", nsm_request::check),
     ("attestation-document", attestation_document::check),
     ("attestation-certificate", attestation_certificate::check),

@@ -34,6 +34,11 @@ fn hold(name: &str) {
 }
 
 #[test]
+fn daemon_frames() {
+    hold("daemon-frame");
+}
+
+#[test]
 fn nsm_requests() {
     hold("nsm-request");
 }
@@ -69,5 +74,5 @@ fn no_target_and_no_directory_is_forgotten() {
             assert!(TARGETS.iter().any(|(target, _)| *target == name), "{name}");
         }
     }
-    assert_eq!(TARGETS.len(), 5, "each has its test above");
+    assert_eq!(TARGETS.len(), 6, "each has its test above");
 }

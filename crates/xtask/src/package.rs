@@ -47,6 +47,15 @@ const FILES: [(&str, &str); 6] = [
     ),
 ];
 
+/// Where each shell looks for what `nitro-cli completions` prints.
+const COMPLETIONS: [(&str, &str); 3] = [
+    ("bash", "usr/share/bash-completion/completions/nitro-cli"),
+    ("fish", "usr/share/fish/vendor_completions.d/nitro-cli.fish"),
+    ("zsh", "usr/share/zsh/vendor-completions/_nitro-cli"),
+];
+
+const MANUAL_PAGES: &str = "usr/share/man/man1";
+
 const MAINTAINER_SCRIPTS: [&str; 3] = ["postinst", "prerm", "postrm"];
 
 const DOCUMENTATION: &str = "usr/share/doc/enclaved";
@@ -102,6 +111,8 @@ pub(crate) fn built(
     stage.blobs(installation)?;
     stage.dist()?;
     stage.documentation()?;
+    stage.manual_pages(&installation.programs.nitro_cli)?;
+    stage.completions(&installation.programs.nitro_cli)?;
     stage.control()?;
     let package = output.join(format!("enclaved_{version}_amd64.deb"));
     let unfinished = package.with_extension("unfinished");
@@ -179,6 +190,31 @@ impl<'a> Stage<'a> {
             gzip.arg(self.root.join(path(name)));
         }
         self.run(&mut gzip)
+    }
+
+    /// Of the program and each of its commands, as it writes them itself.
+    fn manual_pages(&self, nitro_cli: &Path) -> Result<(), Error> {
+        let directory = self.place(&Path::new(MANUAL_PAGES).join("page"))?;
+        let directory = directory.parent().unwrap_or(&self.root);
+        self.run(Command::new(nitro_cli).arg("man-pages").arg(directory))?;
+        let mut gzip = tool("gzip");
+        gzip.args(["-9", "--no-name"]);
+        for page in self.files()?.iter().filter(|file| file.starts_with(MANUAL_PAGES)) {
+            let page = self.root.join(page);
+            set_mode(&page, 0o644)?;
+            gzip.arg(page);
+        }
+        self.run(&mut gzip)
+    }
+
+    fn completions(&self, nitro_cli: &Path) -> Result<(), Error> {
+        for (shell, path) in COMPLETIONS {
+            let mut command = Command::new(nitro_cli);
+            command.args(["completions", shell]);
+            let script = process::captured(&mut command, &self.log())?;
+            self.write(Path::new(path), &script, 0o644)?;
+        }
+        Ok(())
     }
 
     fn debian_changelog(&self) -> Result<String, Error> {

@@ -8,14 +8,14 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use api::{ErrorCode, Failure};
-use eif::{BuildMetadata, Inspection, Metadata};
+use eif::Inspection;
 use eif_signature::Certificate;
 use serde::Serialize;
-use serde_json::Value;
 
 use crate::arguments::DescribeEif;
 use crate::error::CommandError;
 use crate::files::open_regular;
+use crate::image_metadata::{FlatMetadata, flatten};
 use crate::{measurements, output};
 
 pub(super) fn execute(options: &DescribeEif) -> Result<(), CommandError> {
@@ -100,49 +100,4 @@ fn describe_certificate(certificate: &Certificate) -> CertificateDescription {
         not_after: certificate.not_after().to_string(),
         signature: signature.join(":"),
     }
-}
-
-/// The builder's keys and then the user's, all at one level, as AWS's nitro-cli prints them.
-#[derive(Serialize)]
-struct FlatMetadata<'a> {
-    #[serde(flatten)]
-    build: &'a BuildMetadata,
-    #[serde(rename = "DockerInfo")]
-    docker_info: Option<&'a Value>,
-    #[serde(flatten)]
-    custom: BTreeMap<&'a str, &'a Value>,
-}
-
-/// Keys of [`FlatMetadata`] that the user's metadata must not pass itself off as.
-const BUILDER_KEYS: [&str; 6] = [
-    "BuildTime",
-    "BuildTool",
-    "BuildToolVersion",
-    "OperatingSystem",
-    "KernelVersion",
-    "DockerInfo",
-];
-
-/// # Errors
-/// E17 if the user's metadata has no keys to print.
-fn flatten(metadata: &Metadata) -> Result<FlatMetadata<'_>, Failure> {
-    let custom = match &metadata.custom_metadata {
-        None => BTreeMap::new(),
-        Some(Value::Object(custom)) => custom.iter().map(|(key, value)| (key.as_str(), value)).collect(),
-        Some(_) => {
-            return Err(Failure::new(
-                ErrorCode::Serde,
-                "The custom metadata of the EIF is not a JSON object, so there are no keys to print. \
-                 Build the EIF again with an object in the metadata file",
-            ));
-        }
-    };
-    Ok(FlatMetadata {
-        build: &metadata.build_metadata,
-        docker_info: metadata.docker_info.as_ref(),
-        custom: custom
-            .into_iter()
-            .filter(|(key, _)| !BUILDER_KEYS.contains(key))
-            .collect(),
-    })
 }

@@ -1,29 +1,132 @@
-//! `describe-enclaves`: the running enclaves as a JSON array, `[]` if there is none; with `--ended`, which AWS does not have,
-//! those that have ended lately.
+//! `describe-enclaves`: the running enclaves as a JSON array, `[]` if there is none; with `--metadata` also what their images
+//! say of themselves; with `--ended`, which AWS does not have, those that have ended lately.
 
-use api::{EnclaveFlags, EnclaveRunInfo, EndedEnclave, Reply, Request};
+use api::{EnclaveDescription, EnclaveFlags, EnclaveRunInfo, EndedEnclave, Reply, Request};
 use serde::Serialize;
+use serde_json::Value;
 
+use crate::arguments::{DescribeEnclaves, Form};
 use crate::daemon::{Daemon, unexpected_answer};
 use crate::environment::Environment;
 use crate::error::CommandError;
-use crate::output;
+use crate::image_metadata::{self, FlatMetadata, flatten};
+use crate::{output, table};
 
-pub(super) fn execute(environment: &Environment) -> Result<(), CommandError> {
+pub(super) fn execute(options: &DescribeEnclaves, environment: &Environment) -> Result<(), CommandError> {
     let mut daemon = Daemon::connect(&environment.daemon_socket)?;
-    match daemon.ask(&Request::DescribeEnclaves, None)? {
-        Reply::Enclaves(enclaves) => output::print_json(&enclaves),
-        _ => Err(unexpected_answer().into()),
+    if options.ended {
+        print_ended(&mut daemon, options.output)
+    } else if options.metadata {
+        print_with_metadata(&mut daemon, options.output)
+    } else {
+        print_running(&mut daemon, options.output)
     }
 }
 
-pub(super) fn execute_ended(environment: &Environment) -> Result<(), CommandError> {
-    let mut daemon = Daemon::connect(&environment.daemon_socket)?;
-    match daemon.ask(&Request::EndedEnclaves, None)? {
-        Reply::Ended(enclaves) => {
-            output::print_json(&enclaves.into_iter().map(Shown::from).collect::<Vec<_>>())
+fn print_running(daemon: &mut Daemon, form: Form) -> Result<(), CommandError> {
+    let Reply::Enclaves(enclaves) = daemon.ask(&Request::DescribeEnclaves, None)? else {
+        return Err(unexpected_answer().into());
+    };
+    match form {
+        Form::Json => output::print_json(&enclaves),
+        Form::Table => table::print(RUNNING, enclaves.iter().map(row)),
+    }
+}
+
+/// The columns of a running enclave.
+const RUNNING: [&str; 7] = ["NAME", "ID", "CID", "CPUS", "MEMORY", "STATE", "FLAGS"];
+
+fn row(enclave: &EnclaveDescription) -> [String; 7] {
+    let EnclaveDescription {
+        run, state, flags, ..
+    } = enclave;
+    let cpus: Vec<String> = run.cpu_ids.iter().map(u32::to_string).collect();
+    [
+        run.enclave_name.clone(),
+        run.enclave_id.clone(),
+        run.enclave_cid.to_string(),
+        cpus.join(","),
+        format!("{} MiB", run.memory_mib),
+        word(state),
+        word(flags),
+    ]
+}
+
+/// A state or a flag as JSON has it.
+fn word(value: &impl Serialize) -> String {
+    match serde_json::to_value(value) {
+        Ok(Value::String(word)) => word,
+        _ => String::new(),
+    }
+}
+
+fn print_with_metadata(daemon: &mut Daemon, form: Form) -> Result<(), CommandError> {
+    let Reply::RunningImages(images) = daemon.ask(&Request::DescribeImages, None)? else {
+        return Err(unexpected_answer().into());
+    };
+    let metadata = images
+        .iter()
+        .map(|image| image.metadata.as_deref().map(image_metadata::parse).transpose());
+    let metadata = metadata.collect::<Result<Vec<_>, _>>()?;
+    let described = images
+        .iter()
+        .zip(&metadata)
+        .map(|(image, metadata)| WithMetadata {
+            enclave: &image.enclave,
+            image_name: metadata.as_ref().map(|metadata| metadata.image_name.as_str()),
+            image_version: metadata.as_ref().map(|metadata| metadata.image_version.as_str()),
+            // One image with metadata of a kind that has no keys does not keep the others from being listed.
+            metadata: metadata.as_ref().and_then(|metadata| flatten(metadata).ok()),
+        });
+    match form {
+        Form::Json => output::print_json(&described.collect::<Vec<_>>()),
+        Form::Table => {
+            let [name, id, cid, cpus, memory, state, flags] = RUNNING;
+            let head = [name, id, cid, cpus, memory, state, flags, "IMAGE", "VERSION"];
+            let rows = described.map(|described| {
+                let [name, id, cid, cpus, memory, state, flags] = row(described.enclave);
+                let said = |text: Option<&str>| text.unwrap_or_default().to_owned();
+                let (image, version) = (said(described.image_name), said(described.image_version));
+                [name, id, cid, cpus, memory, state, flags, image, version]
+            });
+            table::print(head, rows)
         }
-        _ => Err(unexpected_answer().into()),
+    }
+}
+
+/// An enclave and its image, in AWS's order of keys.
+#[derive(Serialize)]
+struct WithMetadata<'a> {
+    #[serde(flatten)]
+    enclave: &'a EnclaveDescription,
+    #[serde(rename = "ImageName", skip_serializing_if = "Option::is_none")]
+    image_name: Option<&'a str>,
+    #[serde(rename = "ImageVersion", skip_serializing_if = "Option::is_none")]
+    image_version: Option<&'a str>,
+    #[serde(rename = "Metadata", skip_serializing_if = "Option::is_none")]
+    metadata: Option<FlatMetadata<'a>>,
+}
+
+fn print_ended(daemon: &mut Daemon, form: Form) -> Result<(), CommandError> {
+    let Reply::Ended(enclaves) = daemon.ask(&Request::EndedEnclaves, None)? else {
+        return Err(unexpected_answer().into());
+    };
+    let shown = enclaves.into_iter().map(Shown::from);
+    match form {
+        Form::Json => output::print_json(&shown.collect::<Vec<_>>()),
+        Form::Table => {
+            let rows = shown.map(|enclave| {
+                let code = enclave.exit_code.map(|code| code.to_string());
+                [
+                    enclave.run.enclave_name,
+                    enclave.run.enclave_id,
+                    enclave.ended_at,
+                    code.unwrap_or_else(|| "-".into()),
+                    enclave.reason,
+                ]
+            });
+            table::print(["NAME", "ID", "ENDED", "CODE", "REASON"], rows)
+        }
     }
 }
 

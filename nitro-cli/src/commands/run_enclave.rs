@@ -4,13 +4,14 @@
 //! reported as AWS's nitro-cli reports a failure of the enclave's process (exit code 39, root cause first). The same
 //! holds for an EIF that cannot be opened, because there that process opens it.
 //!
-//! Ctrl-C ends this process only. The daemon notices and takes down an enclave that has not booted yet.
+//! Ctrl-C ends this process only. The daemon notices and takes down an enclave that has not booted yet. With `--wait` it ends the
+//! enclave (see [`crate::foreground`]).
 
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::Path;
 
-use api::{CpuSelection, EnclaveRunInfo, ErrorCode, Failure, Reply, Request, Selector};
+use api::{EnclaveRunInfo, ErrorCode, Failure, Reply, Request, Selector};
 
 use crate::arguments::RunEnclave;
 use crate::commands::console;
@@ -18,93 +19,78 @@ use crate::daemon::{AskError, Daemon, unexpected_answer};
 use crate::environment::Environment;
 use crate::error::CommandError;
 use crate::files::open_regular;
-use crate::{output, values};
+use crate::foreground::Foreground;
+use crate::run_configuration::{Cid, Wanted};
+use crate::{image_metadata, output};
 
 pub(super) fn execute(options: &RunEnclave, environment: &Environment) -> Result<(), CommandError> {
-    let request = parse(options)?;
-    if options.enclave_cid.is_some() && request.enclave_cid.is_none() {
+    let wanted = Wanted::from_options(options)?;
+    if wanted.cid == Cid::Chosen {
         output::notice("The enclave CID will be auto-generated as the provided CID is 0");
     }
-    let eif = open_eif(&options.eif_path).map_err(CommandError::EnclaveFailed)?;
-    let enclave = start(request, &eif, environment).map_err(|error| match error {
-        AskError::Declined(cause) => CommandError::EnclaveFailed(cause),
-        AskError::NoAnswer(failure) => CommandError::Failed(failure),
-    })?;
-    output::print_json(&enclave)?;
-    if options.attach_console {
-        console::watch(Selector::Id(enclave.enclave_id), None, environment)?;
+    let (eif, size) = open_eif(&wanted.eif_path).map_err(CommandError::EnclaveFailed)?;
+    let request = request(&wanted, image_metadata::of_image(&eif, size));
+    if options.wait {
+        return run_to_the_end(&wanted, request, &eif, environment);
+    }
+    let mut daemon = Daemon::connect(&environment.daemon_socket)?;
+    let enclave = start(&mut daemon, request, &eif)?;
+    show(&enclave, &wanted, environment)
+}
+
+/// Stays until the enclave has ended, whatever becomes of what it prints.
+fn run_to_the_end(
+    wanted: &Wanted,
+    request: api::RunEnclave,
+    eif: &File,
+    environment: &Environment,
+) -> Result<(), CommandError> {
+    let foreground = Foreground::catch(&environment.daemon_socket)?;
+    let mut daemon = Daemon::connect(&environment.daemon_socket)?;
+    foreground.starting(&daemon)?;
+    let enclave = start(&mut daemon, request, eif).map_err(|error| foreground.exit().unwrap_or(error))?;
+    foreground.running(&enclave.enclave_id);
+    let shown = show(&enclave, wanted, environment);
+    foreground.end(&enclave.enclave_id)?;
+    shown
+}
+
+/// Prints the enclave, and then its console, if that is wanted.
+fn show(enclave: &EnclaveRunInfo, wanted: &Wanted, environment: &Environment) -> Result<(), CommandError> {
+    output::print_json(enclave)?;
+    if wanted.attach_console {
+        console::watch(Selector::Id(enclave.enclave_id.clone()), None, environment)?;
     }
     Ok(())
 }
 
-/// The options as the daemon's request, or E03.
-fn parse(options: &RunEnclave) -> Result<api::RunEnclave, Failure> {
-    let memory_mib = values::memory_mib(&options.memory)?;
-    let cpus = match (&options.cpu_count, &options.cpu_ids) {
-        (Some(count), _) => CpuSelection::Count(values::cpu_count(count)?),
-        (None, ids) => CpuSelection::Ids(values::cpu_ids(ids.as_deref().unwrap_or_default())?),
-    };
-    let enclave_cid = match &options.enclave_cid {
-        Some(text) => values::enclave_cid(text)?,
-        None => None,
-    };
-    Ok(api::RunEnclave {
-        memory_mib,
-        cpus,
-        enclave_cid,
-        enclave_name: match &options.enclave_name {
-            Some(name) => name.clone(),
-            None => name_from_path(&options.eif_path),
+fn request(wanted: &Wanted, image_metadata: Option<String>) -> api::RunEnclave {
+    api::RunEnclave {
+        memory_mib: wanted.memory_mib,
+        cpus: wanted.cpus.clone(),
+        enclave_cid: match wanted.cid {
+            Cid::Fixed(cid) => Some(cid),
+            Cid::NotSaid | Cid::Chosen => None,
         },
-        debug_mode: options.debug_mode || options.attach_console,
+        enclave_name: wanted.enclave_name(),
+        debug_mode: wanted.debug_mode,
+        image_metadata,
+    }
+}
+
+fn open_eif(path: &Path) -> Result<(File, u64), Failure> {
+    open_regular(path).map_err(|error| {
+        let context = format!("Cannot open the EIF `{}`", path.display());
+        Failure::caused_by(ErrorCode::FileOperation, &context, &error)
     })
 }
 
-/// The file name without its `.eif` endings: `/srv/hello.eif` and `hello.eif.eif` both give `hello`.
-fn name_from_path(eif_path: &Path) -> String {
-    let file_name = eif_path.file_name().unwrap_or_default().to_string_lossy();
-    file_name.trim_end_matches(".eif").to_owned()
-}
-
-fn open_eif(path: &Path) -> Result<File, Failure> {
-    match open_regular(path) {
-        Ok((file, _)) => Ok(file),
-        Err(error) => Err(Failure::caused_by(
-            ErrorCode::FileOperation,
-            &format!("Cannot open the EIF `{}`", path.display()),
-            &error,
-        )),
-    }
-}
-
-fn start(
-    request: api::RunEnclave,
-    eif: &File,
-    environment: &Environment,
-) -> Result<EnclaveRunInfo, AskError> {
-    let mut daemon = Daemon::connect(&environment.daemon_socket)?;
-    match daemon.ask(&Request::RunEnclave(request), Some(eif.as_fd()))? {
-        Reply::EnclaveStarted(enclave) => Ok(enclave),
-        _ => Err(unexpected_answer()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_enclave_is_named_after_its_image() {
-        let cases = [
-            ("hello.eif", "hello"),
-            ("/srv/images/hello.eif", "hello"),
-            ("hello.eif.eif", "hello"),
-            ("hello.v2.eif", "hello.v2"),
-            ("hello", "hello"),
-            ("hello.eif.bak", "hello.eif.bak"),
-        ];
-        for (path, name) in cases {
-            assert_eq!(name_from_path(Path::new(path)), name, "{path}");
-        }
+/// The enclave, booted.
+fn start(daemon: &mut Daemon, request: api::RunEnclave, eif: &File) -> Result<EnclaveRunInfo, CommandError> {
+    match daemon.ask(&Request::RunEnclave(request), Some(eif.as_fd())) {
+        Ok(Reply::EnclaveStarted(enclave)) => Ok(enclave),
+        Ok(_) => Err(unexpected_answer().into()),
+        Err(AskError::Declined(cause)) => Err(CommandError::EnclaveFailed(cause)),
+        Err(AskError::NoAnswer(failure)) => Err(CommandError::Failed(failure)),
     }
 }

@@ -22,16 +22,21 @@ const BLOBS: [(&str, &str); 4] = [
 /// A directory with `blobs` and a root file system in `hello`.
 fn workplace() -> TempDir {
     let directory = tempfile::tempdir().unwrap();
-    let blobs = directory.path().join("blobs");
+    furnish(directory.path());
+    directory
+}
+
+/// Makes `blobs` and a root file system `hello`.
+pub(crate) fn furnish(directory: &Path) {
+    let blobs = directory.join("blobs");
     fs::create_dir(&blobs).unwrap();
     for (name, contents) in BLOBS {
         fs::write(blobs.join(name), contents).unwrap();
     }
-    let hello = directory.path().join("hello");
+    let hello = directory.join("hello");
     fs::create_dir(&hello).unwrap();
     fs::write(hello.join("init"), "#!/bin/sh\n").unwrap();
     fs::set_permissions(hello.join("init"), fs::Permissions::from_mode(0o755)).unwrap();
-    directory
 }
 
 fn build(directory: &Path, source: &str, more: &[&str]) -> Program {

@@ -5,7 +5,7 @@ use std::io::{Read, Write, pipe};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use api::{Reply, Request, Selector};
+use api::{Logs, Reply, Request, Selector};
 use rustix::fs::{Mode, OFlags};
 use rustix::pty::OpenptFlags;
 use rustix::termios::OptionalActions;
@@ -216,4 +216,35 @@ fn output_that_cannot_be_written_is_e46() {
 
     finished.assert_failed(46, &["E46"]);
     daemon.finish();
+}
+
+#[test]
+fn a_daemon_that_does_not_answer_is_not_waited_for_beyond_the_time_limit() {
+    let daemon = FakeDaemon::start(vec![Scene::asked(silent)]);
+
+    let finished = console(&["--disconnect-timeout", "1"]).daemon(&daemon).run();
+
+    finished.assert_failed(39, &["E39"]);
+    finished.assert_says(&["has not answered in time"]);
+    daemon.finish();
+}
+
+#[test]
+fn a_log_comes_out_as_it_is_and_nothing_else() {
+    for (options, follow) in [(&[][..], false), (&["--follow"], true)] {
+        let daemon = attached(|mut stream| stream.write_all(b"as it is\x00\x1b[0m").unwrap());
+
+        let arguments = ["logs", "--enclave-name", "hello"];
+        let finished = Program::new(arguments.iter().chain(options))
+            .daemon(&daemon)
+            .run();
+
+        assert_eq!((finished.code, finished.stderr.as_str()), (0, ""));
+        assert_eq!(finished.stdout, "as it is\x00\x1b[0m");
+        let enclave = Selector::Name("hello".into());
+        assert_eq!(
+            daemon.finish_one().request,
+            Request::Logs(Logs { enclave, follow })
+        );
+    }
 }

@@ -7,11 +7,12 @@ use std::path::Path;
 use api::{
     CpuSelection, EnclaveDescription, EnclaveFlags, EnclaveRunInfo, EnclaveState, EnclaveTermination,
     EndedEnclave, ErrorCode, Failure, Measurements, PoolCore, PoolHugepages, Pools, Reply, Request,
-    RunEnclave, Selector,
+    RunEnclave, RunningImage, Selector,
 };
 use tempfile::TempDir;
 
 use crate::fake_daemon::{FakeDaemon, Scene};
+use crate::images;
 use crate::program::Program;
 
 const ID: &str = "i-0000000000000000-enc19a0b1c2d3e4f506";
@@ -94,6 +95,7 @@ fn run_passes_the_open_image_and_prints_the_enclave() {
             enclave_cid: None,
             enclave_name: "hello".into(),
             debug_mode: false,
+            image_metadata: None,
         })
     );
     let mut image = String::new();
@@ -131,6 +133,7 @@ fn every_option_of_run_reaches_the_daemon() {
             enclave_cid: Some(77),
             enclave_name: "web server".into(),
             debug_mode: true,
+            image_metadata: None,
         })
     );
 }
@@ -267,9 +270,8 @@ fn an_image_that_cannot_be_opened_is_e19_under_e39_and_the_daemon_is_not_asked()
     }
 }
 
-#[test]
-fn describe_prints_what_runs_in_aws_shape() {
-    let description = EnclaveDescription {
+pub(crate) fn description() -> EnclaveDescription {
+    EnclaveDescription {
         run: run_info(),
         state: EnclaveState::Running,
         flags: EnclaveFlags::DebugMode,
@@ -280,8 +282,72 @@ fn describe_prints_what_runs_in_aws_shape() {
             pcr2: "22".into(),
             pcr8: Some("88".into()),
         },
+    }
+}
+
+#[test]
+fn describe_with_metadata_adds_what_the_images_say_of_themselves() {
+    let running = |custom: Option<serde_json::Value>| RunningImage {
+        enclave: description(),
+        metadata: Some(serde_json::to_string(&images::metadata(custom)).unwrap()),
     };
-    let daemon = FakeDaemon::replying(vec![Reply::Enclaves(vec![description])]);
+    let nothing_known = RunningImage {
+        enclave: description(),
+        metadata: None,
+    };
+    let custom = serde_json::json!({"Team": "payments", "BuildTime": "forged"});
+    let daemon = FakeDaemon::replying(vec![Reply::RunningImages(vec![
+        running(Some(custom)),
+        running(Some(serde_json::json!(["no keys"]))),
+        nothing_known,
+    ])]);
+
+    let finished = Program::new(["describe-enclaves", "--metadata"])
+        .daemon(&daemon)
+        .run();
+
+    assert_eq!((finished.code, finished.stderr.as_str()), (0, ""));
+    let (_, after_measurements) = finished.stdout.split_once("\"PCR8\": \"88\"\n    },\n").unwrap();
+    let expected = r#"    "ImageName": "hello",
+    "ImageVersion": "1.0",
+    "Metadata": {
+      "BuildTime": "2024-01-01T00:00:00+00:00",
+      "BuildTool": "nitro-cli",
+      "BuildToolVersion": "1.5.0",
+      "OperatingSystem": "Linux",
+      "KernelVersion": "6.12.0",
+      "DockerInfo": null,
+      "Team": "payments"
+    }
+  },
+"#;
+    assert!(after_measurements.starts_with(expected), "{}", finished.stdout);
+    let printed: serde_json::Value = serde_json::from_str(&finished.stdout).unwrap();
+    assert_eq!(printed[1]["ImageName"], "hello");
+    assert_eq!(printed[1].get("Metadata"), None);
+    assert_eq!(printed[2]["EnclaveName"], "hello");
+    assert_eq!(printed[2].get("ImageName"), None);
+    assert_eq!(daemon.finish_one().request, Request::DescribeImages);
+}
+
+#[test]
+fn metadata_that_is_none_is_e17() {
+    let daemon = FakeDaemon::replying(vec![Reply::RunningImages(vec![RunningImage {
+        enclave: description(),
+        metadata: Some("{}".into()),
+    }])]);
+
+    let finished = Program::new(["describe-enclaves", "--metadata"])
+        .daemon(&daemon)
+        .run();
+
+    finished.assert_failed(17, &["E17"]);
+    daemon.finish();
+}
+
+#[test]
+fn describe_prints_what_runs_in_aws_shape() {
+    let daemon = FakeDaemon::replying(vec![Reply::Enclaves(vec![description()])]);
 
     let finished = Program::new(["describe-enclaves"]).daemon(&daemon).run();
 
@@ -353,6 +419,51 @@ fn ended_enclaves_are_listed_with_reason_exit_code_times_and_last_words() {
         }])
     );
     assert_eq!(daemon.finish_one().request, Request::EndedEnclaves);
+}
+
+#[test]
+fn tables_are_for_people() {
+    let table = |options: &[&str], reply| {
+        let daemon = FakeDaemon::replying(vec![reply]);
+        let arguments = ["describe-enclaves", "--output", "table"];
+        let finished = Program::new(arguments.iter().chain(options))
+            .daemon(&daemon)
+            .run();
+        assert_eq!((finished.code, finished.stderr.as_str()), (0, ""));
+        daemon.finish();
+        finished.stdout
+    };
+
+    assert_eq!(
+        table(&[], Reply::Enclaves(vec![description()])),
+        "NAME   ID                                      CID  CPUS  MEMORY   STATE    FLAGS\n\
+         hello  i-0000000000000000-enc19a0b1c2d3e4f506  16   1,3   512 MiB  RUNNING  DEBUG_MODE\n"
+    );
+    let metadata = serde_json::to_string(&images::metadata(None)).unwrap();
+    let image = RunningImage {
+        enclave: description(),
+        metadata: Some(metadata),
+    };
+    let with_metadata = table(&["--metadata"], Reply::RunningImages(vec![image]));
+    assert!(
+        with_metadata.ends_with("DEBUG_MODE  hello  1.0\n"),
+        "{with_metadata}"
+    );
+    let ended = EndedEnclave {
+        run: run_info(),
+        flags: EnclaveFlags::None,
+        reason: "it was terminated by request".into(),
+        exit_code: None,
+        started_at: 0,
+        ended_at: 1_700_000_000_123,
+        console: vec![],
+    };
+    let ended = table(&["--ended"], Reply::Ended(vec![ended]));
+    assert!(
+        ended.ends_with("  2023-11-14T22:13:20+00:00  -     it was terminated by request\n"),
+        "{ended}"
+    );
+    assert_eq!(table(&[], Reply::Enclaves(vec![])).lines().count(), 1);
 }
 
 #[test]

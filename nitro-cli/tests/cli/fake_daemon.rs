@@ -71,7 +71,7 @@ impl FakeDaemon {
                         None
                     }
                     Scene::Asked(act) => {
-                        let asked = receive(&stream);
+                        let asked = receive(&stream).expect("a client that connects also asks");
                         act(stream);
                         Some(asked)
                     }
@@ -85,6 +85,26 @@ impl FakeDaemon {
     /// A daemon that is asked once and sends `replies`.
     pub(crate) fn replying(replies: Vec<Reply>) -> Self {
         Self::start(vec![Scene::replies(replies)])
+    }
+
+    /// A daemon that gives each client what `answer` says, and closes the connection, until it is finished.
+    pub(crate) fn serving(answer: fn(&Request) -> Vec<Reply>) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let listener = UnixListener::bind(directory.path().join("enclaved.sock")).unwrap();
+        let thread = thread::spawn(move || {
+            let mut all = Vec::new();
+            loop {
+                let (mut stream, _) = listener.accept().unwrap();
+                let Some(asked) = receive(&stream) else {
+                    return all;
+                };
+                for reply in answer(&asked.request) {
+                    send(&mut stream, &reply);
+                }
+                all.push(asked);
+            }
+        });
+        Self { directory, thread }
     }
 
     pub(crate) fn socket(&self) -> PathBuf {
@@ -110,8 +130,8 @@ pub(crate) fn send(stream: &mut UnixStream, reply: &Reply) {
     stream.write_all(&frame::encode(reply).unwrap()).unwrap();
 }
 
-/// Reads one request as the daemon does: the descriptor comes with the first bytes.
-fn receive(mut stream: &UnixStream) -> Asked {
+/// Reads one request as the daemon does: the descriptor comes with the first bytes. None of a client that says nothing.
+fn receive(mut stream: &UnixStream) -> Option<Asked> {
     let mut header = [0; frame::HEADER_LEN];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
@@ -122,11 +142,10 @@ fn receive(mut stream: &UnixStream) -> Asked {
         RecvFlags::CMSG_CLOEXEC,
     )
     .unwrap();
-    assert_eq!(
-        message.bytes,
-        frame::HEADER_LEN,
-        "a client that connects also asks"
-    );
+    if message.bytes == 0 {
+        return None;
+    }
+    assert_eq!(message.bytes, frame::HEADER_LEN, "a request comes whole");
     let mut descriptors: Vec<File> = ancillary
         .drain()
         .filter_map(|message| match message {
@@ -139,8 +158,8 @@ fn receive(mut stream: &UnixStream) -> Asked {
 
     let mut body = vec![0; frame::body_len(header, frame::MAX_REQUEST).unwrap()];
     stream.read_exact(&mut body).unwrap();
-    Asked {
+    Some(Asked {
         request: frame::decode(&body).unwrap(),
         descriptor: descriptors.pop(),
-    }
+    })
 }

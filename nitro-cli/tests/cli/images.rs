@@ -29,8 +29,13 @@ pub(crate) fn metadata(custom: Option<Value>) -> Metadata {
 
 /// Kernel `K`, command line `C`, ramdisks `R1` and `R2`: the measurements of these are known.
 pub(crate) fn unsigned(custom: Option<Value>) -> Vec<u8> {
+    with_metadata(&metadata(custom))
+}
+
+/// [`unsigned`] with this metadata.
+pub(crate) fn with_metadata(metadata: &Metadata) -> Vec<u8> {
     let mut file = Cursor::new(Vec::new());
-    let mut builder = Builder::new(&mut file, Arch::X86_64, &mut &b"K"[..], b"C", &metadata(custom)).unwrap();
+    let mut builder = Builder::new(&mut file, Arch::X86_64, &mut &b"K"[..], b"C", metadata).unwrap();
     builder.add_ramdisk(&mut &b"R1"[..]).unwrap();
     builder.add_ramdisk(&mut &b"R2"[..]).unwrap();
     builder.finish().unwrap();

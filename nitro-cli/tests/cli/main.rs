@@ -10,14 +10,24 @@
 )]
 
 mod attestation;
+mod attested;
 mod build_enclave;
 mod conformance;
 mod console;
 mod daemon_failures;
 mod describe_eif;
+mod doctor;
 mod enclaves;
+mod events;
+mod examples;
+mod explain;
 mod fake_daemon;
+mod foreground;
+mod generated;
 mod images;
+mod logs;
+mod parser;
 mod program;
+mod run_configuration;
 mod signing;
 mod usage;

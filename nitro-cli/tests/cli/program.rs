@@ -1,8 +1,10 @@
 //! Runs the built `nitro-cli` and collects what it leaves.
 
 use std::ffi::OsStr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+
+use serde_json::Value;
 
 use crate::fake_daemon::FakeDaemon;
 
@@ -20,7 +22,7 @@ pub(crate) struct Finished {
 }
 
 impl Program {
-    /// `nitro-cli` with `arguments`; no daemon, no blobs, no input.
+    /// `nitro-cli` with `arguments`; no daemon, no blobs, no input, and a log that is not the machine's.
     pub(crate) fn new(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_nitro-cli"));
         command
@@ -28,6 +30,10 @@ impl Program {
             .env_clear()
             .env("ENCLAVED_SOCKET", "/nonexistent/enclaved.sock")
             .env("NITRO_CLI_BLOBS", "/nonexistent/blobs")
+            .env(
+                "NITRO_CLI_LOGS_PATH",
+                concat!(env!("CARGO_TARGET_TMPDIR"), "/logs"),
+            )
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
@@ -40,6 +46,11 @@ impl Program {
 
     pub(crate) fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
         self.command.env(name, value);
+        self
+    }
+
+    pub(crate) fn without_env(mut self, name: &str) -> Self {
+        self.command.env_remove(name);
         self
     }
 
@@ -74,6 +85,12 @@ impl Finished {
         finished
     }
 
+    /// Standard output as JSON.
+    #[track_caller]
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:#?}"))
+    }
+
     /// Asserts a failure of AWS's kind: this exit code, nothing on standard output, and the `[ ENN ]` blocks on standard
     /// error, in this order and no others.
     #[track_caller]
@@ -88,6 +105,19 @@ impl Finished {
             );
             assert!(self.stderr.contains(&address), "{self:#?}");
         }
+        let files = self.error_files();
+        assert_eq!(files.len(), blocks.len(), "{self:#?}");
+        for file in files {
+            assert!(file.is_file(), "{self:#?}");
+        }
+    }
+
+    /// The files of errors that standard error names, as tools find them.
+    pub(crate) fn error_files(&self) -> Vec<PathBuf> {
+        const BEFORE: &str = "If you open a support ticket, please provide the error log found at \"";
+        let after = self.stderr.lines().filter_map(|line| line.strip_prefix(BEFORE));
+        let paths = after.filter_map(|rest| rest.strip_suffix('"'));
+        paths.map(PathBuf::from).collect()
     }
 
     /// Asserts that standard error has all `texts`, in this order.
@@ -103,7 +133,7 @@ impl Finished {
     }
 
     /// The numbers of the errors on standard error, as scripts find them.
-    fn blocks(&self) -> Vec<&str> {
+    pub(crate) fn blocks(&self) -> Vec<&str> {
         let after_bracket = self.stderr.lines().filter_map(|line| line.strip_prefix("[ "));
         after_bracket
             .filter_map(|rest| Some(rest.split_once(" ] ")?.0))

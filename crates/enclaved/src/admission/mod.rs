@@ -305,6 +305,7 @@ mod tests {
             enclave_cid: None,
             enclave_name: "hello".into(),
             debug_mode: false,
+            image_metadata: None,
         }
     }
 

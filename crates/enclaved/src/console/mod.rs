@@ -12,6 +12,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -49,6 +50,19 @@ pub enum ConsoleError {
     /// Its history, or watching the pipe.
     #[error("the console cannot be opened")]
     Io(#[from] io::Error),
+}
+
+/// Where the history is of the enclave that has this `directory`.
+pub(crate) fn history_in(directory: &Path) -> PathBuf {
+    directory.join(HISTORY_FILE)
+}
+
+/// The console in a history that nobody writes to any more.
+///
+/// # Errors
+/// If it cannot be read.
+pub(crate) fn read_history(file: File) -> io::Result<Vec<u8>> {
+    HistoryFile::new(file).load().map(|(kept, _)| kept)
 }
 
 /// One console. Clones share it; it lives until the last watcher has seen its end.
@@ -103,7 +117,7 @@ impl Console {
             .create(true)
             .truncate(false)
             .mode(0o600)
-            .open(directory.path().join(HISTORY_FILE))?;
+            .open(history_in(directory.path()))?;
         let history = HistoryFile::new(file);
         let (kept, written) = history.load()?;
         let ring = Ring::resume(HISTORY, &kept, written);
@@ -121,6 +135,11 @@ impl Console {
     /// The newest bytes, at most `limit`.
     pub fn tail(&self, limit: usize) -> Vec<u8> {
         self.with_ring(|ring| ring.tail(limit))
+    }
+
+    /// All that is kept.
+    pub fn kept(&self) -> Vec<u8> {
+        self.tail(HISTORY)
     }
 
     /// Returns when no more bytes can come.

@@ -55,6 +55,7 @@ fn request(cpus: u32) -> RunEnclave {
         enclave_cid: None,
         enclave_name: "name".into(),
         debug_mode: false,
+        image_metadata: None,
     }
 }
 

@@ -9,7 +9,10 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod consoles;
+mod ends;
+mod events;
 mod lifecycle;
+mod logs;
 mod protocol;
 mod restart;
 mod signed_images;

@@ -55,6 +55,33 @@ async fn enclaves_go_on_with_all_they_hold_when_the_daemon_is_replaced() {
 }
 
 #[tokio::test]
+async fn what_an_image_says_of_itself_is_kept_as_it_is_and_survives_the_daemon() {
+    let mut parent = Parent::start();
+    let text = "{\"ImageName\": \"hello\"}  as it is, JSON or not";
+    let wanted = RunEnclave {
+        image_metadata: Some(text.into()),
+        ..request("hello", 2)
+    };
+    let (_first, info) = parent.boot(wanted).await;
+    let (_second, _) = parent.boot(request("says nothing", 2)).await;
+    let parent = parent.restart().await;
+
+    let Reply::RunningImages(images) = parent.ask(Request::DescribeImages).await else {
+        panic!("no images");
+    };
+
+    let metadata: Vec<_> = images.iter().map(|image| image.metadata.as_deref()).collect();
+    assert_eq!(metadata, [Some(text), None]);
+    assert_eq!(images[0].enclave.run, info);
+    let mut client = parent.client();
+    client.run(RunEnclave {
+        image_metadata: Some("x".repeat(api::MAX_IMAGE_METADATA + 1)),
+        ..request("too much to say", 2)
+    });
+    assert_eq!(client.failure().await.code, ErrorCode::InvalidCommand);
+}
+
+#[tokio::test]
 async fn the_pool_shows_who_holds_which_core() {
     let mut parent = Parent::start();
     let (_guest, info) = parent.boot(request("hello", 2)).await;

@@ -42,6 +42,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// In the run directory, for want of another: the keys of attestation.
 const STATE: &str = "attestation";
 
+/// In the run directory, too: consoles of enclaves that have ended.
+pub(crate) const CONSOLES: &str = "consoles";
+
 /// `future`'s output, or a failed test.
 pub(crate) async fn soon<F: Future>(future: F) -> F::Output {
     tokio::time::timeout(PATIENCE, future)
@@ -144,7 +147,7 @@ impl Parent {
         let entries = std::fs::read_dir(self.path()).unwrap();
         let paths = entries.map(|entry| entry.unwrap().path());
         paths
-            .filter(|path| path.is_dir() && !path.ends_with(STATE))
+            .filter(|path| path.is_dir() && !path.ends_with(STATE) && !path.ends_with(CONSOLES))
             .collect()
     }
 
@@ -536,6 +539,7 @@ pub(crate) fn request(name: &str, cpus: u32) -> RunEnclave {
         enclave_cid: None,
         enclave_name: name.into(),
         debug_mode: false,
+        image_metadata: None,
     }
 }
 
