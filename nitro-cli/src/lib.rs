@@ -21,8 +21,9 @@
 //!
 //! # Adding a command
 //!
-//! A variant of `arguments::Command` with its options, a module in `commands/` with one `execute` function, and the
-//! line in `commands::execute` that joins them.
+//! A variant of `arguments::Command` with its options and an example, which a test runs (`tests/cli/examples.rs`); a module in
+//! `commands/` with one `execute` function; and the line in `commands::execute` that joins them. Completions and manual pages
+//! follow by themselves.
 
 #![forbid(unsafe_code)]
 

@@ -175,7 +175,10 @@ fn version(release: &str) -> Option<(u32, u32)> {
 /// Whether the kernel can carry vsock to guests.
 pub(super) fn vhost_vsock(root: &Path) -> Finding {
     if root.join("dev/vhost-vsock").exists() {
-        return Finding::ok("vhost-vsock", "/dev/vhost-vsock is there");
+        return Finding::ok(
+            "vhost-vsock",
+            "/dev/vhost-vsock is there: with `enclaved --vsock kernel` programs may use AF_VSOCK",
+        );
     }
     Finding::wrong(
         "vhost-vsock",
