@@ -19,10 +19,11 @@ const AFTER_HELP: &str = concat!(
     ", compatible with AWS's Nitro CLI 1.5.0.\n\
      \n\
      Environment:\n  \
-       ENCLAVED_SOCKET    The daemon's socket [default: /run/enclaved/enclaved.sock]\n  \
-       NITRO_CLI_BLOBS    Directory of kernel, command line and init for build-enclave\n                     \
-                        [default: /usr/share/nitro_enclaves/blobs/]\n  \
-       SOURCE_DATE_EPOCH  Seconds since 1970 as the time of a build",
+       ENCLAVED_SOCKET      The daemon's socket [default: /run/enclaved/enclaved.sock]\n  \
+       NITRO_CLI_ARTIFACTS  Directory of what build-enclave fetches [default: $HOME/.nitro_cli]\n  \
+       NITRO_CLI_BLOBS      Directory of kernel, command line and init for build-enclave\n                       \
+                          [default: /usr/share/nitro_enclaves/blobs/]\n  \
+       SOURCE_DATE_EPOCH    Seconds since 1970 as the time of a build",
 );
 
 /// Build, run and watch enclaves on this machine
@@ -55,12 +56,15 @@ pub(crate) enum Command {
 #[command(after_help = "\
 Example:
   nitro-cli build-enclave --docker-uri ./hello-rootfs --output-file hello.eif
+  nitro-cli build-enclave --docker-uri docker://registry.example/hello:v1 --output-file hello.eif
   nitro-cli build-enclave --docker-uri ./hello-rootfs --output-file hello.eif \\
       --signing-certificate cert.pem --private-key key.pem")]
 pub(crate) struct BuildEnclave {
-    /// The image: an OCI image layout or a `docker save` archive (each a directory or a tar archive), either with `:NAME`
-    /// appended if it holds several images, or a root file system directory
-    #[arg(long, value_name = "PATH")]
+    /// The image: a path to an OCI image layout or a `docker save` archive (each a directory or a tar archive), either with
+    /// `:NAME` appended if it holds several images, or to a root file system directory; or else the name of an image in a
+    /// registry, such as `hello:v1` or `registry.example/hello@sha256:...`, with `docker://` in front if there is also a path
+    /// of that name
+    #[arg(long, value_name = "IMAGE")]
     pub(crate) docker_uri: OsString,
 
     /// Where to write the EIF; an existing file is replaced once the build has succeeded
@@ -78,6 +82,15 @@ pub(crate) struct BuildEnclave {
     /// A file of up to 4096 bytes with a JSON object, to be added to the metadata
     #[arg(long, value_name = "FILE")]
     pub(crate) metadata: Option<PathBuf>,
+
+    /// Certificates in PEM of an authority that registries may have theirs from, besides the system's and those in
+    /// /etc/docker/certs.d; may be repeated
+    #[arg(long, value_name = "FILE")]
+    pub(crate) registry_ca: Vec<PathBuf>,
+
+    /// A registry that has images of others and is asked first; may be repeated, and is then asked in that order
+    #[arg(long, value_name = "URL")]
+    pub(crate) registry_mirror: Vec<String>,
 
     #[command(flatten)]
     pub(crate) signing: Signing,

@@ -14,6 +14,9 @@ pub(crate) struct Environment {
     pub(crate) daemon_socket: PathBuf,
     /// The directory of what `build-enclave` adds to an image: `NITRO_CLI_BLOBS`, or [`DEFAULT_BLOBS`].
     pub(crate) blobs: PathBuf,
+    /// Where `build-enclave` keeps what it fetches: `NITRO_CLI_ARTIFACTS`, or `.nitro_cli` in the home directory, as AWS's;
+    /// none if neither variable is set.
+    pub(crate) artifacts: Option<PathBuf>,
     /// The time of a reproducible build: `SOURCE_DATE_EPOCH`, as it is.
     pub(crate) source_date_epoch: Option<OsString>,
 }
@@ -25,11 +28,15 @@ impl Environment {
             daemon_socket: variable("ENCLAVED_SOCKET")
                 .map_or_else(|| api::DEFAULT_SOCKET.into(), PathBuf::from),
             blobs: variable("NITRO_CLI_BLOBS").map_or_else(|| DEFAULT_BLOBS.into(), PathBuf::from),
+            artifacts: variable("NITRO_CLI_ARTIFACTS")
+                .map(PathBuf::from)
+                .or_else(|| Some(PathBuf::from(variable("HOME")?).join(".nitro_cli"))),
             source_date_epoch: variable("SOURCE_DATE_EPOCH"),
         }
     }
 }
 
-fn variable(name: &str) -> Option<OsString> {
+/// A variable of this process, for what is configured as other programs are. An empty one counts as unset.
+pub(crate) fn variable(name: &str) -> Option<OsString> {
     env::var_os(name).filter(|value| !value.is_empty())
 }

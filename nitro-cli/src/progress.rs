@@ -47,6 +47,11 @@ impl ProgressLine {
 fn describe(step: Progress) -> Option<String> {
     const MIB: u64 = 1 << 20;
     match step {
+        Progress::Pull { received, total } => Some(format!(
+            "Pulling the image: {} of {} MiB",
+            received / MIB,
+            total.div_ceil(MIB)
+        )),
         Progress::Layer { number, count } => Some(format!("Reading layer {number} of {count}")),
         Progress::Write { written, total } => Some(format!(
             "Writing the image: {} of {} MiB",

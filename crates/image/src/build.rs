@@ -3,6 +3,7 @@
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+use atomic_file::AtomicFile;
 use eif::{Arch, BuildMetadata, Builder, Measurements, Metadata};
 use eif_signature::Signer;
 use serde_json::Value;
@@ -11,7 +12,6 @@ use crate::ImageError;
 use crate::config::{Execution, ImageFile};
 use crate::kernel::{Blobs, open};
 use crate::layer::{self, Workspace};
-use crate::output::AtomicFile;
 use crate::ramdisk::{self, Customer};
 use crate::sign;
 use crate::source::{Source, rootfs};
@@ -97,6 +97,13 @@ pub enum Progress {
         number: usize,
         /// How many there are.
         count: usize,
+    },
+    /// Layers are coming from a registry, or are found in the cache.
+    Pull {
+        /// Bytes that are here.
+        received: u64,
+        /// Bytes of all layers.
+        total: u64,
     },
     /// The second ramdisk is being written.
     Write {
@@ -214,7 +221,7 @@ fn read(
         left: limits.unpacked,
         metadata_limit: limits.metadata,
     };
-    let image = source.load(&mut workspace)?;
+    let image = source.load(&mut workspace, progress)?;
     let mut execution = image.config.execution.clone();
     execution.override_with(&options.execution);
     if execution.command.is_empty() {

@@ -4,7 +4,7 @@
 //! # The path of an image
 //!
 //! ```text
-//! Source ── recognised by its path: OCI layout, `docker save` archive, root file system
+//! Source ── recognised by its path: OCI layout, `docker save` archive, root file system; or given: a registry, an open archive
 //!   │ load            JSON documents, digests checked
 //!   ▼
 //! layers ── each blob is read once: hashed, unpacked, its tar entries listed
@@ -38,11 +38,9 @@ mod build;
 mod config;
 mod content;
 pub mod cpio;
-mod digest;
 mod error;
 mod kernel;
 mod layer;
-mod output;
 mod ramdisk;
 mod range;
 mod sign;

@@ -4,11 +4,11 @@ use std::fs::File;
 use std::io::{Seek, Write};
 use std::path::Path;
 
+use atomic_file::AtomicFile;
 use eif::{Builder, Measurements};
 use eif_signature::Signer;
 
 use crate::ImageError;
-use crate::output::AtomicFile;
 
 /// Signs the EIF at `path`, in place of the signature that it may have. The file is replaced when the signed one is complete
 /// or not at all, and keeps its permissions; equal images and signers give equal bytes.

@@ -14,14 +14,16 @@ use crate::workspace::Workspace;
 pub(crate) const STEP: &str = "Debian packages";
 
 /// For all commands: QEMU and busybox for parent instances, what a kernel build needs, what `eif_build` links, cpio and
-/// openssl, which tests compare with and make keys with, and what a verifier of attestation documents in Python is
+/// openssl, which tests compare with and make keys with, a registry and a builder of container images for them, and what a verifier of attestation documents in Python is
 /// installed with.
-const PACKAGES: [&str; 15] = [
+const PACKAGES: [&str; 17] = [
     "bc",
     "bison",
     "build-essential",
+    "buildah",
     "busybox-static",
     "cpio",
+    "docker-registry",
     "flex",
     "libelf-dev",
     "libssl-dev",

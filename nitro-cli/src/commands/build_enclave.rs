@@ -9,7 +9,7 @@ use std::path::Path;
 
 use api::{ErrorCode, Failure, Measurements};
 use eif::Pcr;
-use image::{Blobs, BuildOptions, BuildReport, ImageError, Source};
+use image::{Blobs, BuildOptions, BuildReport};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -18,7 +18,7 @@ use crate::environment::Environment;
 use crate::error::CommandError;
 use crate::files::open_regular;
 use crate::progress::ProgressLine;
-use crate::{measurements, output, signing};
+use crate::{image_source, measurements, output, signing};
 
 /// The most bytes that the file of `--metadata` may have; AWS's limit.
 const METADATA_LIMIT: u64 = 4096;
@@ -59,8 +59,7 @@ fn build(options: &BuildEnclave, environment: &Environment) -> Result<(BuildRepo
             .transpose()?,
         ..BuildOptions::default()
     };
-    let source = Source::detect(&options.docker_uri)
-        .map_err(|error| source_failure(&options.docker_uri.to_string_lossy(), &error))?;
+    let source = image_source::find(options, environment)?;
     let mut line = ProgressLine::on_stderr();
     let built = image::build(
         &source,
@@ -72,7 +71,7 @@ fn build(options: &BuildEnclave, environment: &Environment) -> Result<(BuildRepo
     line.clear();
     built
         .map(|report| (report, pcr8))
-        .map_err(|error| build_failure(&options.docker_uri.to_string_lossy(), &error))
+        .map_err(|error| image_source::build_failure(&options.docker_uri.to_string_lossy(), &error))
 }
 
 /// # Errors
@@ -133,34 +132,4 @@ fn parse_epoch(text: &OsStr) -> Result<u32, Failure> {
             ),
         )
     })
-}
-
-/// An image that is not on this machine would have to be pulled: AWS's number for a pull that fails is E50. What can only
-/// be a path is a source that cannot be read.
-fn source_failure(name: &str, error: &ImageError) -> Failure {
-    if !matches!(error, ImageError::NotFound(_)) || name.starts_with(['/', '.']) {
-        return build_failure(name, error);
-    }
-    Failure::new(
-        ErrorCode::DockerImagePull,
-        format!(
-            "`{name}` is not a file or directory on this machine, and pulling from registries is not available yet. \
-             Give an OCI image layout, an archive made by `docker save` or a root file system directory, for example: \
-             `docker save -o image.tar {name}`, then `--docker-uri image.tar`"
-        ),
-    )
-}
-
-fn build_failure(name: &str, error: &ImageError) -> Failure {
-    let (code, context) = match error {
-        ImageError::Output(_) | ImageError::Write { .. } => (
-            ErrorCode::FileOperation,
-            "Cannot create the output file".to_owned(),
-        ),
-        _ => (
-            ErrorCode::EifBuilding,
-            format!("Cannot build an EIF from `{name}`"),
-        ),
-    };
-    Failure::caused_by(code, &context, error)
 }

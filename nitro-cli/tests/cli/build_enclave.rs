@@ -20,7 +20,7 @@ const BLOBS: [(&str, &str); 4] = [
 ];
 
 /// A directory with `blobs` and a root file system in `hello`.
-fn workplace() -> TempDir {
+pub(crate) fn workplace() -> TempDir {
     let directory = tempfile::tempdir().unwrap();
     let blobs = directory.path().join("blobs");
     fs::create_dir(&blobs).unwrap();
@@ -34,7 +34,7 @@ fn workplace() -> TempDir {
     directory
 }
 
-fn build(directory: &Path, source: &str, more: &[&str]) -> Program {
+pub(crate) fn build(directory: &Path, source: &str, more: &[&str]) -> Program {
     let arguments = [
         "build-enclave",
         "--docker-uri",
@@ -56,7 +56,7 @@ fn describe(directory: &Path) -> Value {
 }
 
 /// The names in a directory, so that what a failure leaves behind shows.
-fn names(directory: &Path) -> Vec<String> {
+pub(crate) fn names(directory: &Path) -> Vec<String> {
     let mut names: Vec<_> = fs::read_dir(directory)
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
@@ -124,23 +124,6 @@ fn name_version_metadata_and_time_are_the_users() {
     assert_eq!(described["Metadata"]["Team"], "payments");
     let build_time = described["Metadata"]["BuildTime"].as_str().unwrap();
     assert!(build_time.starts_with("2023-11-14T22:13:20"), "{build_time}");
-}
-
-#[test]
-fn what_is_not_here_would_have_to_be_pulled() {
-    let directory = workplace();
-
-    let finished = build(directory.path(), "hello-world:latest", &[]).run();
-
-    finished.assert_failed(50, &["E50"]);
-    finished.assert_says(&[
-        "Start building the Enclave Image...\n",
-        "`hello-world:latest` is not a file or directory",
-        "pulling from registries is not available yet",
-        "`docker save -o image.tar hello-world:latest`",
-        "`--docker-uri image.tar`",
-    ]);
-    assert_eq!(names(directory.path()), ["blobs", "hello"]);
 }
 
 #[test]

@@ -11,13 +11,24 @@
 
 mod attestation;
 mod build_enclave;
+mod build_from_elsewhere;
 mod conformance;
 mod console;
+#[path = "../../../crates/image/tests/build/images.rs"]
+#[expect(dead_code, reason = "other tests use more of it")]
+mod container_images;
 mod daemon_failures;
 mod describe_eif;
 mod enclaves;
 mod fake_daemon;
 mod images;
 mod program;
+mod registry;
 mod signing;
+#[path = "../../../crates/image/tests/build/tar_writer.rs"]
+#[expect(dead_code, reason = "other tests use more of it")]
+mod tar_writer;
+#[path = "../../../crates/image-fetch/src/test_server.rs"]
+#[expect(dead_code, reason = "other tests use more of it")]
+mod test_server;
 mod usage;
