@@ -4,6 +4,8 @@ use std::env;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use api::{ErrorCode, Failure};
+
 /// Where the kernel, its command line and the enclave's init are unless `NITRO_CLI_BLOBS` says otherwise; AWS's path.
 const DEFAULT_BLOBS: &str = "/usr/share/nitro_enclaves/blobs/";
 
@@ -18,7 +20,7 @@ pub(crate) struct Environment {
     /// none if neither variable is set.
     pub(crate) artifacts: Option<PathBuf>,
     /// The time of a reproducible build: `SOURCE_DATE_EPOCH`, as it is.
-    pub(crate) source_date_epoch: Option<OsString>,
+    source_date_epoch: Option<OsString>,
 }
 
 impl Environment {
@@ -33,6 +35,28 @@ impl Environment {
                 .or_else(|| Some(PathBuf::from(variable("HOME")?).join(".nitro_cli"))),
             source_date_epoch: variable("SOURCE_DATE_EPOCH"),
         }
+    }
+}
+
+impl Environment {
+    /// The time of a reproducible build, if it is set.
+    ///
+    /// # Errors
+    /// E03 if it is no time.
+    pub(crate) fn epoch(&self) -> Result<Option<u32>, Failure> {
+        let parse = |text: &OsString| {
+            text.to_str().and_then(|text| text.parse().ok()).ok_or_else(|| {
+                Failure::new(
+                    ErrorCode::InvalidArgument,
+                    format!(
+                        "The environment variable SOURCE_DATE_EPOCH is `{}`. \
+                         Set it to whole seconds since 1970, such as 1700000000, or unset it",
+                        text.display()
+                    ),
+                )
+            })
+        };
+        self.source_date_epoch.as_ref().map(parse).transpose()
     }
 }
 

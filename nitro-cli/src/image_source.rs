@@ -5,36 +5,57 @@
 //! | `docker://NAME` | a registry |
 //! | a path that exists, or one with `:NAME` appended | that file or directory |
 //! | begins with `/` or `.` | only a path |
-//! | any other | a registry, by Docker's rules: `docker.io/library/` and `:latest` may be left out |
+//! | any other | Docker or Podman on this machine, if it runs and has the image; else a registry, by Docker's rules: `docker.io/library/` and `:latest` may be left out |
+//!
+//! With `--docker-dir` the name is that of an image that an engine builds from there.
 
 use std::ffi::OsStr;
 use std::path::Path;
 
 use api::{ErrorCode, Failure};
-use image::{ImageError, Source};
-use image_fetch::{FetchError, Mirror, Reference, Registry, Settings};
+use image::{ImageError, Limits, Source};
+use image_fetch::{Engine, EngineError, FetchError, Mirror, Reference, Registry, Settings};
 
 use crate::arguments::BuildEnclave;
+use crate::container_builder;
 use crate::environment::{Environment, variable};
+use crate::error::chain_of;
+use crate::progress::{ProgressReport, Step};
 
 /// In front of a name that is not a path, whatever exists.
 const REGISTRY: &str = "docker://";
 /// Where blobs are kept below the directory of artifacts.
 const CACHE: &str = "layers";
 
-/// Finds the image that the options name. Nothing is fetched yet.
+/// Finds the image that the options name. From a registry nothing is fetched yet; what a container engine has is put into a
+/// file without a name in `temporary`.
 ///
 /// # Errors
-/// E48 if a path is no image; E50 if a name is none, or credentials or certificates cannot be used; E51 if there is no place
-/// for what is fetched; E03 if a mirror is none.
-pub(crate) fn find(options: &BuildEnclave, environment: &Environment) -> Result<Source, Failure> {
+/// E48 if a path is no image; E49 if an image cannot be built; E50 if a name is none, an engine does not give its image, or
+/// credentials or certificates cannot be used; E51 if there is no place for what is fetched; E03 if a mirror is none.
+pub(crate) fn find(
+    options: &BuildEnclave,
+    environment: &Environment,
+    temporary: &Path,
+    progress: &mut ProgressReport,
+) -> Result<Source, Failure> {
     let text = options.docker_uri.to_string_lossy();
+    if let Some(directory) = &options.docker_dir {
+        let image = reference(&text)?;
+        let epoch = environment.epoch()?.unwrap_or(0);
+        let archive = container_builder::build(directory, &text, epoch, temporary, options.quiet)?;
+        return Ok(Source::open_archive(archive, &image, &text));
+    }
     if let Some(name) = text.strip_prefix(REGISTRY) {
         return in_registry(name, &reference(name)?, options, environment);
     }
     match Source::detect(&options.docker_uri) {
         Err(ImageError::NotFound(_)) if !is_path(&options.docker_uri) => {
-            in_registry(&text, &reference(&text)?, options, environment)
+            let image = reference(&text)?;
+            match in_engine(&text, &image, temporary, progress)? {
+                Some(source) => Ok(source),
+                None => in_registry(&text, &image, options, environment),
+            }
         }
         found => found.map_err(|error| build_failure(&text, &error)),
     }
@@ -79,6 +100,42 @@ fn reference(name: &str) -> Result<Reference, Failure> {
             &error,
         )
     })
+}
+
+/// The image, if a container engine runs here and has it.
+fn in_engine(
+    name: &str,
+    image: &Reference,
+    temporary: &Path,
+    progress: &mut ProgressReport,
+) -> Result<Option<Source>, Failure> {
+    let found = Engine::find(&variable).and_then(|engine| match engine {
+        Some(engine) if engine.has(image)? => Ok(Some(engine)),
+        _ => Ok(None),
+    });
+    let engine = match found {
+        Ok(Some(engine)) => engine,
+        Ok(None) => return Ok(None),
+        Err(error) => {
+            // The registry may have it all the same.
+            progress.notice(&format!("Warning: {}", chain_of(&error)));
+            return Ok(None);
+        }
+    };
+    progress.notice("Using the locally available Docker image...");
+    let archive = tempfile::tempfile_in(temporary).map_err(|error| {
+        let context = format!("Cannot create a temporary file in `{}`", temporary.display());
+        Failure::caused_by(ErrorCode::FileOperation, &context, &error)
+    })?;
+    let limit = Limits::default().unpacked;
+    let saved = engine.save(image, &archive, limit, &mut |received| {
+        progress.show(Step::Receive { received });
+    });
+    saved.map_err(|error: EngineError| {
+        let context = format!("Cannot take the image `{name}` from the container engine");
+        Failure::caused_by(ErrorCode::DockerImagePull, &context, &error)
+    })?;
+    Ok(Some(Source::open_archive(archive, image, name)))
 }
 
 fn in_registry(

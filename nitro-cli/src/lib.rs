@@ -27,12 +27,14 @@
 
 mod arguments;
 mod commands;
+mod container_builder;
 mod daemon;
 mod environment;
 mod error;
 mod files;
 mod hex;
 mod image_source;
+mod interruption;
 mod measurements;
 mod output;
 mod progress;

@@ -138,7 +138,8 @@ fn what_is_not_there_is_named_with_the_servers_words() {
 #[test]
 fn other_bytes_than_those_of_the_digest_are_refused() {
     let (digest, size) = layer();
-    let cases: [(&'static [u8], fn(&FetchError) -> bool); 3] = [
+    type Check = fn(&FetchError) -> bool;
+    let cases: [(&'static [u8], Check); 3] = [
         (b"lager", |error| matches!(error, FetchError::Digest { .. })),
         (b"layers", |error| {
             matches!(

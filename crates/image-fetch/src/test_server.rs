@@ -33,6 +33,8 @@ pub(crate) struct Answer {
     pub(crate) body: Vec<u8>,
     /// The length that is announced, if it is not that of the body.
     pub(crate) announced: Option<usize>,
+    /// Whether the connection stays open after the body.
+    pub(crate) stalls: bool,
 }
 
 impl Answer {
@@ -42,7 +44,14 @@ impl Answer {
             headers: Vec::new(),
             body: body.into(),
             announced: None,
+            stalls: false,
         }
+    }
+
+    /// Keeps the client waiting after the body.
+    pub(crate) fn stalling(mut self) -> Self {
+        self.stalls = true;
+        self
     }
 
     pub(crate) fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
@@ -137,6 +146,11 @@ fn serve(mut stream: impl Read + Write, handler: &Handler, requests: &Mutex<Vec<
     let _ = stream
         .write_all(head.as_bytes())
         .and_then(|()| stream.write_all(&answer.body));
+    if answer.stalls {
+        loop {
+            thread::park();
+        }
+    }
 }
 
 /// `None` if it is not HTTP.

@@ -53,12 +53,12 @@ mod time;
 mod tree;
 mod xattrs;
 
-pub use build::{BuildOptions, BuildReport, Limits, Progress, Warning, build};
+pub use build::{BuildOptions, BuildReport, Limits, Progress, Warning, build, measure};
 pub use config::Execution;
 pub use error::ImageError;
-pub use kernel::Blobs;
+pub use kernel::{BlobChoice, Blobs};
 pub use layer::LayerError;
-pub use sign::sign;
+pub use sign::{sign, sign_with};
 pub use source::Source;
 pub use tar::TarError;
 pub use time::rfc3339;

@@ -231,3 +231,76 @@ fn a_time_that_is_none_is_e03() {
         finished.assert_says(&["SOURCE_DATE_EPOCH is `", text]);
     }
 }
+
+#[test]
+fn measuring_writes_nothing_and_says_the_same() {
+    let directory = workplace();
+    let finished = build(directory.path(), "hello", &[]).run();
+    let built = assert_built(&finished);
+    fs::remove_file(directory.path().join("out.eif")).unwrap();
+    let before = names(directory.path());
+
+    for output in [&[][..], &["--output-file", "out.eif"]] {
+        let line = ["build-enclave", "--docker-uri", "hello", "--measure-only"];
+        let finished = Program::new(line.iter().chain(output))
+            .directory(directory.path())
+            .env("NITRO_CLI_BLOBS", directory.path().join("blobs"))
+            .run();
+
+        assert_eq!(finished.code, 0, "{finished:#?}");
+        assert_eq!(finished.stderr, "Start building the Enclave Image...\n");
+        assert_eq!(serde_json::from_str::<Value>(&finished.stdout).unwrap(), built);
+        assert_eq!(names(directory.path()), before);
+    }
+}
+
+#[test]
+fn kernel_command_line_and_init_are_chosen_one_by_one() {
+    let directory = workplace();
+    let measure = |more: &[&str]| {
+        let finished = build(directory.path(), "hello", more).run();
+        let measured = &assert_built(&finished)["Measurements"];
+        ["PCR1", "PCR2"].map(|pcr| measured[pcr].as_str().unwrap().to_owned())
+    };
+    fs::write(directory.path().join("other"), "other").unwrap();
+    let [all, application] = measure(&[]);
+    for more in [
+        ["--kernel", "other"],
+        ["--cmdline", "console=ttyS1"],
+        ["--init", "other"],
+    ] {
+        let [changed, same] = measure(&more);
+        assert_ne!(changed, all, "{more:?}");
+        assert_eq!(same, application);
+    }
+    let same = [
+        ["--kernel", "blobs/bzImage"],
+        ["--cmdline", " console=ttyS0 "],
+        ["--init", "blobs/init"],
+    ];
+    for more in same {
+        assert_eq!(measure(&more), [all.clone(), application.clone()], "{more:?}");
+    }
+    assert_eq!(describe(directory.path())["Metadata"]["KernelVersion"], "6.12.0");
+    measure(&["--kernel", "other"]);
+    assert_eq!(describe(directory.path())["Metadata"]["KernelVersion"], "unknown");
+
+    let complete = ["--kernel", "other", "--cmdline", "x", "--init", "other"];
+    let finished = build(directory.path(), "hello", &complete)
+        .env("NITRO_CLI_BLOBS", "/nonexistent")
+        .run();
+    assert_built(&finished);
+    let finished = build(directory.path(), "hello", &["--init", "missing"]).run();
+    finished.assert_failed(48, &["E48"]);
+    finished.assert_says(&["`missing` is missing: the first program"]);
+}
+
+#[test]
+fn a_quiet_build_says_nothing_but_its_errors() {
+    let directory = workplace();
+    let finished = build(directory.path(), "hello", &["--quiet"]).run();
+    assert_eq!((finished.code, finished.stderr.as_str()), (0, ""));
+    let finished = build(directory.path(), "./missing", &["--quiet"]).run();
+    finished.assert_failed(48, &["E48"]);
+    assert!(finished.stderr.starts_with("[ E48 ]"), "{finished:#?}");
+}

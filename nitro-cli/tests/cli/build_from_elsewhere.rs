@@ -2,13 +2,15 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
+use std::process::Command;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::build_enclave::{build, names, workplace};
-use crate::container_images::{Image, write_directory};
+use crate::container_images::{Image, archive, write_directory};
 use crate::program::Program;
 use crate::registry::{Access, Registry, USER, log_in};
 use crate::tar_writer::{Extra, TarWriter};
@@ -307,5 +309,229 @@ fn builds_at_the_same_time_do_not_meet() {
         blobs.len(),
         4,
         "manifest, configuration, two layers, and nothing else: {blobs:?}"
+    );
+}
+
+/// A container engine that has `hello:v1` and nothing else.
+fn engine(directory: &Path, image: &Image) -> Server {
+    let saved = archive(&image.docker_save());
+    Server::on_socket(&directory.join("engine.sock"), move |request| {
+        match request.target.as_str() {
+            "/_ping" => Answer::new(200, "OK"),
+            "/images/docker.io/library/hello:v1/json" => Answer::new(200, "{}"),
+            "/images/docker.io/library/hello:v1/get" => Answer::new(200, saved.clone()),
+            _ => Answer::new(404, "{\"message\": \"no such image\"}"),
+        }
+    })
+}
+
+#[test]
+fn a_plain_name_is_taken_from_the_engine_that_has_it() {
+    let image = image();
+    let (directory, expected) = with_layout(&image);
+    let directory = directory.path();
+    let _engine = engine(directory, &image);
+    let host = format!("unix://{}/engine.sock", directory.display());
+
+    let finished = build(directory, "hello:v1", &[]).env("DOCKER_HOST", &host).run();
+
+    assert_eq!(finished.code, 0, "{finished:#?}");
+    assert_eq!(
+        finished.stderr,
+        "Start building the Enclave Image...\nUsing the locally available Docker image...\n\
+         Enclave Image successfully created.\n"
+    );
+    assert_eq!(serde_json::from_str::<Value>(&finished.stdout).unwrap(), expected);
+    let described = Program::new(["describe-eif", "--eif-path", "out.eif"])
+        .directory(directory)
+        .run();
+    let described: Value = serde_json::from_str(&described.stdout).unwrap();
+    assert_eq!(described["ImageName"], "hello");
+    assert_eq!(
+        described["Metadata"]["DockerInfo"]["RepoTags"],
+        json!(["hello:v1"])
+    );
+}
+
+#[test]
+fn what_the_engine_has_not_comes_from_a_registry() {
+    let image = image();
+    let (directory, expected) = with_layout(&image);
+    let directory = directory.path();
+    let engine = engine(directory, &image);
+    let storage = tempfile::tempdir().unwrap();
+    let registry = Registry::start(storage.path(), Access::Open);
+    registry.push(&image, "hello", "v1");
+    let source = format!("{}/hello:v1", registry.host);
+    let host = format!("unix://{}/engine.sock", directory.display());
+
+    assert_eq!(
+        measured(fetch(directory, &source, &[]).env("DOCKER_HOST", &host)),
+        expected
+    );
+    let asked = engine.requests().len();
+    assert_eq!(asked, 2, "whether it is there, and whether it has it");
+    let explicit = format!("docker://{source}");
+    assert_eq!(
+        measured(fetch(directory, &explicit, &[]).env("DOCKER_HOST", &host)),
+        expected
+    );
+    assert_eq!(
+        engine.requests().len(),
+        asked,
+        "not asked for what is to be from a registry"
+    );
+
+    let finished = fetch(directory, &source, &[])
+        .env("DOCKER_HOST", "unix:///nonexistent")
+        .run();
+    assert_eq!(finished.code, 0, "{finished:#?}");
+    finished.assert_says(&["Warning: the container engine at `/nonexistent` does not answer"]);
+}
+
+/// A directory with a Dockerfile for busybox, and a configuration of buildah's storage that is in it as well.
+fn dockerfile() -> TempDir {
+    let directory = workplace();
+    let at = |name: &str| directory.path().join(name);
+    fs::create_dir(at("context")).unwrap();
+    fs::copy("/bin/busybox", at("context/busybox")).unwrap();
+    fs::write(
+        at("context/Dockerfile"),
+        "FROM scratch\nCOPY busybox /bin/busybox\nENTRYPOINT [\"/bin/busybox\", \"echo\"]\nCMD [\"hello\"]\n",
+    )
+    .unwrap();
+    let storage = format!(
+        "[storage]\ndriver = \"vfs\"\ngraphroot = \"{0}/graph\"\nrunroot = \"{0}/run\"\n",
+        at("storage").display()
+    );
+    fs::write(at("storage.conf"), storage).unwrap();
+    directory
+}
+
+fn build_dockerfile(directory: &Path, more: &[&str]) -> Program {
+    let options = ["--docker-dir", "context"]
+        .iter()
+        .chain(more)
+        .copied()
+        .collect::<Vec<_>>();
+    build(directory, "hello:latest", &options)
+        .env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin")
+        .env("HOME", directory)
+        .env("BUILDAH_ISOLATION", "chroot")
+        .env("CONTAINERS_STORAGE_CONF", directory.join("storage.conf"))
+}
+
+#[test]
+fn a_dockerfile_is_built_without_a_daemon() {
+    let directory = dockerfile();
+    let directory = directory.path();
+
+    let finished = build_dockerfile(directory, &[]).run();
+
+    assert_eq!(finished.code, 0, "{finished:#?}");
+    finished.assert_says(&[
+        "Start building the Enclave Image...\n",
+        "COPY busybox /bin/busybox\n",
+        "Enclave Image successfully created.\n",
+    ]);
+    let described = Program::new(["describe-eif", "--eif-path", "out.eif"])
+        .directory(directory)
+        .run();
+    let described: Value = serde_json::from_str(&described.stdout).unwrap();
+    assert_eq!(described["ImageName"], "hello");
+    let config = &described["Metadata"]["DockerInfo"]["Config"];
+    assert_eq!(
+        (&config["Entrypoint"], &config["Cmd"]),
+        (&json!(["/bin/busybox", "echo"]), &json!(["hello"]))
+    );
+
+    let first = fs::read(directory.join("out.eif")).unwrap();
+    let again = build_dockerfile(directory, &["--quiet"]).run();
+    assert!(
+        fs::read(directory.join("out.eif")).unwrap() == first,
+        "the same bytes"
+    );
+    assert_eq!(
+        (again.code, again.stderr.as_str(), again.stdout),
+        (0, "", finished.stdout)
+    );
+}
+
+#[test]
+fn a_dockerfile_that_cannot_be_built_is_e49_with_what_the_engine_said() {
+    let directory = dockerfile();
+    let directory = directory.path();
+    fs::write(
+        directory.join("context/Dockerfile"),
+        "FROM scratch\nCOPY missing /\n",
+    )
+    .unwrap();
+    for options in [&[][..], &["--quiet"]] {
+        let finished = build_dockerfile(directory, options).run();
+
+        finished.assert_failed(49, &["E49"]);
+        finished.assert_says(&["missing", "`buildah` could not build", "what it said is above"]);
+        assert!(!directory.join("out.eif").exists());
+    }
+
+    let finished = build_dockerfile(directory, &[]).env("PATH", directory).run();
+    finished.assert_failed(49, &["E49"]);
+    finished.assert_says(&["Install buildah, podman or docker"]);
+
+    fs::remove_file(directory.join("context/Dockerfile")).unwrap();
+    let finished = build_dockerfile(directory, &[]).run();
+    finished.assert_failed(49, &["E49"]);
+    finished.assert_says(&["no `Dockerfile` in `context`"]);
+}
+
+#[test]
+fn ctrl_c_leaves_nothing_behind() {
+    let image = image();
+    let (directory, _) = with_layout(&image);
+    let directory = directory.path();
+    let (files, descriptor) = image.blobs();
+    let manifest = descriptor["digest"].as_str().unwrap().to_owned();
+    let server = Server::start(move |request| {
+        let target = request.target.replace(
+            "/v2/hello/manifests/v1",
+            &format!("/{}", manifest.replace(':', "/")),
+        );
+        let name = target.replace("/v2/hello/blobs/", "/").replace(':', "/");
+        match files.iter().find(|(path, _)| path.ends_with(&name)) {
+            // A layer that takes its time.
+            Some((_, bytes)) if bytes.starts_with(&[0x1f, 0x8b]) => Answer {
+                announced: Some(bytes.len()),
+                ..Answer::new(200, "")
+            }
+            .stalling(),
+            Some((_, bytes)) => Answer::new(200, bytes.clone()),
+            None => Answer::new(404, ""),
+        }
+    });
+    fs::remove_file(directory.join("out.eif")).unwrap();
+    let before = names(directory);
+
+    let mut running = fetch(directory, &format!("{}/hello:v1", server.host()), &[]).spawn();
+    while server.requests().len() < 3 {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    let pid = running.id().to_string();
+    assert!(
+        Command::new("kill")
+            .args(["-INT", &pid])
+            .status()
+            .unwrap()
+            .success()
+    );
+
+    assert_eq!(running.wait().unwrap().signal(), Some(2));
+    let mut expected = before;
+    expected.insert(0, "artifacts".to_owned());
+    assert_eq!(names(directory), expected);
+    let blobs = names(&directory.join("artifacts/layers/blobs/sha256"));
+    assert_eq!(
+        blobs.len(),
+        2,
+        "manifest and configuration, which are whole: {blobs:?}"
     );
 }
