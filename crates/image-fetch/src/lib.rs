@@ -40,6 +40,7 @@ mod error;
 mod reference;
 mod repository;
 #[cfg(test)]
+#[expect(dead_code, reason = "other tests use more of it")]
 mod test_server;
 
 pub use challenge::Challenge;

@@ -135,10 +135,11 @@ fn what_is_not_there_is_named_with_the_servers_words() {
     );
 }
 
+type Check = fn(&FetchError) -> bool;
+
 #[test]
 fn other_bytes_than_those_of_the_digest_are_refused() {
     let (digest, size) = layer();
-    type Check = fn(&FetchError) -> bool;
     let cases: [(&'static [u8], Check); 3] = [
         (b"lager", |error| matches!(error, FetchError::Digest { .. })),
         (b"layers", |error| {
