@@ -59,6 +59,26 @@ fn eif_signatures() {
 }
 
 #[test]
+fn image_layers() {
+    hold("image-layer");
+}
+
+#[test]
+fn image_documents() {
+    hold("image-documents");
+}
+
+#[test]
+fn image_references() {
+    hold("image-reference");
+}
+
+#[test]
+fn registry_challenges() {
+    hold("registry-challenge");
+}
+
+#[test]
 fn no_target_and_no_directory_is_forgotten() {
     for directory in ["corpus", "failures"] {
         let Ok(entries) = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(directory)) else {
@@ -69,5 +89,5 @@ fn no_target_and_no_directory_is_forgotten() {
             assert!(TARGETS.iter().any(|(target, _)| *target == name), "{name}");
         }
     }
-    assert_eq!(TARGETS.len(), 5, "each has its test above");
+    assert_eq!(TARGETS.len(), 9, "each has its test above");
 }
