@@ -17,10 +17,10 @@ use image::{ImageError, Limits, Source};
 use image_fetch::{Engine, EngineError, FetchError, Mirror, Reference, Registry, Settings};
 
 use crate::arguments::BuildEnclave;
-use crate::container_builder;
 use crate::environment::{Environment, variable};
 use crate::error::chain_of;
 use crate::progress::{ProgressReport, Step};
+use crate::{container_builder, output};
 
 /// In front of a name that is not a path, whatever exists.
 const REGISTRY: &str = "docker://";
@@ -110,7 +110,7 @@ fn in_engine(
     progress: &mut ProgressReport,
 ) -> Result<Option<Source>, Failure> {
     let found = Engine::find(&variable).and_then(|engine| match engine {
-        Some(engine) if engine.has(image)? => Ok(Some(engine)),
+        Some(engine) if engine.has(name)? => Ok(Some(engine)),
         _ => Ok(None),
     });
     let engine = match found {
@@ -118,7 +118,8 @@ fn in_engine(
         Ok(None) => return Ok(None),
         Err(error) => {
             // The registry may have it all the same.
-            progress.notice(&format!("Warning: {}", chain_of(&error)));
+            progress.clear();
+            output::notice(format_args!("Warning: {}", chain_of(&error)));
             return Ok(None);
         }
     };
@@ -128,7 +129,7 @@ fn in_engine(
         Failure::caused_by(ErrorCode::FileOperation, &context, &error)
     })?;
     let limit = Limits::default().unpacked;
-    let saved = engine.save(image, &archive, limit, &mut |received| {
+    let saved = engine.save(name, &archive, limit, &mut |received| {
         progress.show(Step::Receive { received });
     });
     saved.map_err(|error: EngineError| {

@@ -20,7 +20,7 @@ use ureq::{Agent, Body};
 
 use crate::certificates::engine_tls_config;
 use crate::error::{FetchError, printable};
-use crate::reference::Reference;
+use crate::reference::{Reference, ReferenceError};
 
 /// Time until the engine answers; it may have to pack the image first.
 const ANSWER_TIMEOUT: Duration = Duration::from_mins(10);
@@ -47,6 +47,14 @@ pub enum EngineError {
     /// `DOCKER_HOST` is not understood.
     #[error("DOCKER_HOST is `{0}`; understood are unix:///PATH and tcp://HOST:PORT")]
     Address(String),
+    /// Not the name of an image.
+    #[error("`{name}` is not the name of an image")]
+    Name {
+        /// The text.
+        name: String,
+        /// What is wrong with it.
+        source: ReferenceError,
+    },
     /// It does not answer.
     #[error("the container engine at `{address}` does not answer: {reason}")]
     Unreachable {
@@ -149,12 +157,12 @@ impl Engine {
         &self.address
     }
 
-    /// Whether it has an image.
+    /// Whether it has an image. Its name is taken as the user gave it: Podman calls what it has built itself by short names.
     ///
     /// # Errors
-    /// [`EngineError::Unreachable`], [`EngineError::Status`].
-    pub fn has(&self, reference: &Reference) -> Result<bool, EngineError> {
-        let response = self.get(&format!("/images/{}/json", path_of(reference)))?;
+    /// [`EngineError::Name`], [`EngineError::Unreachable`], [`EngineError::Status`].
+    pub fn has(&self, name: &str) -> Result<bool, EngineError> {
+        let response = self.get(&format!("/images/{}/json", checked(name)?))?;
         match response.status().as_u16() {
             200 => Ok(true),
             404 => Ok(false),
@@ -168,12 +176,12 @@ impl Engine {
     /// [`EngineError`]; [`EngineError::TooLarge`] above `limit` bytes.
     pub fn save(
         &self,
-        reference: &Reference,
+        name: &str,
         mut file: &File,
         limit: u64,
         progress: &mut dyn FnMut(u64),
     ) -> Result<(), EngineError> {
-        let response = self.get(&format!("/images/{}/get", path_of(reference)))?;
+        let response = self.get(&format!("/images/{}/get", checked(name)?))?;
         if response.status() != 200 {
             return Err(self.status(response));
         }
@@ -237,9 +245,15 @@ impl Engine {
     }
 }
 
-/// What an engine knows an image by; nothing in it has to be escaped.
-fn path_of(reference: &Reference) -> String {
-    reference.to_string()
+/// A name of an image, in which nothing has to be escaped.
+fn checked(name: &str) -> Result<&str, EngineError> {
+    match name.parse::<Reference>() {
+        Ok(_) => Ok(name),
+        Err(source) => Err(EngineError::Name {
+            name: name.to_owned(),
+            source,
+        }),
+    }
 }
 
 fn settings() -> ureq::config::ConfigBuilder<ureq::typestate::AgentScope> {

@@ -7,9 +7,9 @@ fn engine(directory: &Path) -> Server {
     Server::on_socket(&directory.join("docker.sock"), |request| {
         match request.target.as_str() {
             "/_ping" => Answer::new(200, "OK"),
-            "/images/docker.io/library/hello:v1/json" => Answer::new(200, "{}"),
-            "/images/docker.io/library/hello:v1/get" => Answer::new(200, vec![7; 600_000]),
-            "/images/docker.io/library/broken:latest/json" => Answer::new(500, "{\"message\": \"no\"}"),
+            "/images/hello:v1/json" => Answer::new(200, "{}"),
+            "/images/hello:v1/get" => Answer::new(200, vec![7; 600_000]),
+            "/images/broken/json" => Answer::new(500, "{\"message\": \"no\"}"),
             _ => Answer::new(404, "{\"message\": \"no such image\"}"),
         }
     })
@@ -28,27 +28,30 @@ fn an_image_is_saved_from_the_engine_that_has_it() {
     let _server = engine(directory.path());
     let address = format!("unix://{}/docker.sock", directory.path().display());
     let engine = find(&[("DOCKER_HOST", &address)]).unwrap().unwrap();
-    let hello = "hello:v1".parse().unwrap();
+    let hello = "hello:v1";
 
-    assert!(engine.has(&hello).unwrap());
-    assert!(!engine.has(&"hello:v2".parse().unwrap()).unwrap());
-    let error = engine.has(&"broken".parse().unwrap()).unwrap_err();
+    assert!(engine.has(hello).unwrap());
+    assert!(!engine.has("hello:v2").unwrap());
+    let error = engine.has("broken").unwrap_err();
     assert!(
         matches!(&error, EngineError::Status { status: 500, .. }),
         "{error}"
     );
 
+    let error = engine.has("../../containers/json?x=").unwrap_err();
+    assert!(matches!(&error, EngineError::Name { .. }), "{error}");
+
     let mut file = tempfile::tempfile().unwrap();
     let mut received = 0;
     engine
-        .save(&hello, &file, 600_000, &mut |bytes| received = bytes)
+        .save(hello, &file, 600_000, &mut |bytes| received = bytes)
         .unwrap();
     assert_eq!(received, 600_000);
     file.rewind().unwrap();
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes).unwrap();
     assert_eq!(bytes, vec![7; 600_000]);
-    let error = engine.save(&hello, &file, 599_999, &mut |_| {}).unwrap_err();
+    let error = engine.save(hello, &file, 599_999, &mut |_| {}).unwrap_err();
     assert!(matches!(error, EngineError::TooLarge(599_999)), "{error}");
 }
 

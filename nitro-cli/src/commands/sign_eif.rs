@@ -76,6 +76,13 @@ fn write_to_be_signed(path: &Path, certificate: &Path, to: &Path) -> Result<Sign
         );
         return Err(Failure::new(CODE, message));
     }
+    if to
+        .canonicalize()
+        .is_ok_and(|to| path.canonicalize().is_ok_and(|path| path == to))
+    {
+        let message = "`--to-be-signed` names the EIF itself. Name another file";
+        return Err(Failure::new(CODE, message));
+    }
     let output = AtomicFile::create(to).map_err(|error| cannot("write", to, &error))?;
     let bytes = signer.to_be_signed(&image.measurements.pcr0);
     output

@@ -318,8 +318,8 @@ fn engine(directory: &Path, image: &Image) -> Server {
     Server::on_socket(&directory.join("engine.sock"), move |request| {
         match request.target.as_str() {
             "/_ping" => Answer::new(200, "OK"),
-            "/images/docker.io/library/hello:v1/json" => Answer::new(200, "{}"),
-            "/images/docker.io/library/hello:v1/get" => Answer::new(200, saved.clone()),
+            "/images/hello:v1/json" => Answer::new(200, "{}"),
+            "/images/hello:v1/get" => Answer::new(200, saved.clone()),
             _ => Answer::new(404, "{\"message\": \"no such image\"}"),
         }
     })

@@ -405,6 +405,8 @@ fn a_signature_of_another_key_or_image_is_not_attached() {
     fs::write(directory.join("a.tbs"), "something else").unwrap();
     sign("key.pem");
     refused();
+    run(directory, &format!("{certificate} --to-be-signed ./a.eif")).assert_failed(60, &["E60"]);
+    assert!(fs::read(directory.join("a.eif")).unwrap() == before);
     run(directory, &format!("{certificate} --signature missing")).assert_failed(60, &["E60"]);
     let damaged = images::replace(&before, b"R1", b"R3");
     fs::write(directory.join("a.eif"), damaged).unwrap();
