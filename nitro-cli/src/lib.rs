@@ -51,7 +51,8 @@ use crate::environment::Environment;
 
 /// Carries out one command line, the program's name first, and says how the process is to end.
 ///
-/// Reads the environment variables of [`environment`], and for images from elsewhere those of Docker and Podman; writes to standard output and standard
+/// Reads the environment variables `ENCLAVED_SOCKET`, `NITRO_CLI_ARTIFACTS`, `NITRO_CLI_BLOBS` and `SOURCE_DATE_EPOCH`, and for images
+/// from elsewhere those of Docker and Podman; writes to standard output and standard
 /// error. The exit code is 0, or 2 after a usage error, or the number of the `[ ENN ]` error that was printed.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let command = match Arguments::try_parse_from(arguments) {

@@ -35,7 +35,10 @@ pub(crate) struct ProgressReport {
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Style {
-    Bar,
+    Bar {
+        /// Whether there is one on the terminal now.
+        is_shown: bool,
+    },
     /// Since when nothing was said.
     Lines(Instant),
     Quiet,
@@ -47,7 +50,7 @@ impl ProgressReport {
         let style = if is_quiet {
             Style::Quiet
         } else if io::stderr().is_terminal() {
-            Style::Bar
+            Style::Bar { is_shown: false }
         } else {
             Style::Lines(Instant::now())
         };
@@ -68,7 +71,10 @@ impl ProgressReport {
             return;
         };
         match &mut self.style {
-            Style::Bar => erase_and_write(&words.with_bar()),
+            Style::Bar { is_shown } => {
+                erase_and_write(&words.with_bar());
+                *is_shown = true;
+            }
             Style::Lines(last) if last.elapsed() >= INTERVAL => {
                 output::notice(words.plain());
                 *last = Instant::now();
@@ -79,8 +85,9 @@ impl ProgressReport {
 
     /// Removes the bar.
     pub(crate) fn clear(&mut self) {
-        if self.style == Style::Bar {
+        if let Style::Bar { is_shown: true } = self.style {
             erase_and_write("");
+            self.style = Style::Bar { is_shown: false };
         }
     }
 }

@@ -36,6 +36,10 @@ const PACKAGES: [&str; 17] = [
     "xz-utils",
 ];
 
+/// A package that starts a service when it is installed, and the service. Tests start a registry of their own and stop it; nobody
+/// has asked for one that listens on this host.
+const SERVICE: (&str, &str) = ("docker-registry", "docker-registry.service");
+
 /// Package lists older than this are fetched anew before something is installed: mirrors drop replaced versions.
 const LISTS_MAX_AGE: Duration = Duration::from_hours(24);
 
@@ -56,7 +60,14 @@ pub(crate) fn install(workspace: &Workspace) -> Result<(), Error> {
         lists_are_old(Path::new(LISTS)),
         || install_packages(workspace, &missing),
         || update(workspace),
-    )
+    )?;
+    if missing.contains(&SERVICE.0) {
+        // Where there is no systemd, nothing was started.
+        let mut disable = Command::new("systemctl");
+        disable.args(["disable", "--now", SERVICE.1]);
+        let _ = process::logged(&mut disable, &workspace.log("disable-service"));
+    }
+    Ok(())
 }
 
 /// Does `install`, after `update` if the lists are old. A mirror may have dropped the versions in lists of any age, so a

@@ -1,6 +1,7 @@
 //! build-enclave from a root file system with blobs made here. What other sources hold is the image crate's to test.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
@@ -303,4 +304,43 @@ fn a_quiet_build_says_nothing_but_its_errors() {
     let finished = build(directory.path(), "./missing", &["--quiet"]).run();
     finished.assert_failed(48, &["E48"]);
     assert!(finished.stderr.starts_with("[ E48 ]"), "{finished:#?}");
+}
+
+#[test]
+fn a_terminal_shows_how_far_a_build_is() {
+    let directory = workplace();
+    File::create(directory.path().join("hello/large"))
+        .unwrap()
+        .set_len(40 << 20)
+        .unwrap();
+    let controller =
+        rustix::pty::openpt(rustix::pty::OpenptFlags::RDWR | rustix::pty::OpenptFlags::NOCTTY).unwrap();
+    rustix::pty::grantpt(&controller).unwrap();
+    rustix::pty::unlockpt(&controller).unwrap();
+    let name = rustix::pty::ptsname(&controller, Vec::new()).unwrap();
+    let terminal = File::options()
+        .read(true)
+        .write(true)
+        .open(name.to_str().unwrap())
+        .unwrap();
+
+    let finished = build(directory.path(), "hello", &[]).stderr(terminal).run();
+
+    assert_eq!(finished.code, 0, "{finished:#?}");
+    // Whatever a terminal shows fits into its buffer here; with nobody left at it, reading ends with an error.
+    let (mut shown, mut buffer) = (Vec::new(), [0; 4096]);
+    let mut controller = File::from(controller);
+    while let Ok(count @ 1..) = controller.read(&mut buffer) {
+        shown.extend(&buffer[..count]);
+    }
+    let shown = String::from_utf8(shown).unwrap();
+    assert!(
+        shown.starts_with("Start building the Enclave Image...\r\n"),
+        "{shown:?}"
+    );
+    assert!(shown.contains("\r\x1b[KWriting the image    [####"), "{shown:?}");
+    assert!(
+        shown.ends_with("\r\x1b[KEnclave Image successfully created.\r\n"),
+        "the bar is gone: {shown:?}"
+    );
 }
