@@ -23,6 +23,7 @@ const AFTER_HELP: &str = concat!(
      \n\
      Environment:\n  \
        ENCLAVED_SOCKET      The daemon's socket [default: /run/enclaved/enclaved.sock]\n  \
+       NITRO_CLI_ARTIFACTS  Directory of what build-enclave fetches [default: $HOME/.nitro_cli]\n  \
        NITRO_CLI_BLOBS      Directory of kernel, command line and init for build-enclave\n                       \
                             [default: /usr/share/nitro_enclaves/blobs/]\n  \
        NITRO_CLI_LOGS_PATH  Directory of nitro_enclaves.log and of a file for each error, made if it is missing\n                       \
@@ -93,17 +94,31 @@ impl Command {
 #[command(after_help = "\
 Example:
   nitro-cli build-enclave --docker-uri ./hello-rootfs --output-file hello.eif
+  nitro-cli build-enclave --docker-uri docker://registry.example/hello:v1 --output-file hello.eif
+  nitro-cli build-enclave --docker-dir ./hello --docker-uri hello:latest --output-file hello.eif
+  nitro-cli build-enclave --docker-uri ./hello-rootfs --measure-only
   nitro-cli build-enclave --docker-uri ./hello-rootfs --output-file hello.eif \\
       --signing-certificate cert.pem --private-key key.pem")]
 pub(crate) struct BuildEnclave {
-    /// The image: an OCI image layout or a `docker save` archive (each a directory or a tar archive), either with `:NAME`
-    /// appended if it holds several images, or a root file system directory
-    #[arg(long, value_name = "PATH")]
+    /// The image: a path to an OCI image layout or a `docker save` archive (each a directory or a tar archive), either with
+    /// `:NAME` appended if it holds several images, or to a root file system directory; or else the name of an image that
+    /// Docker or Podman has here, or a registry, such as `hello:v1` or `registry.example/hello@sha256:...`, with `docker://` in front for a
+    /// registry whatever else there is
+    #[arg(long, value_name = "IMAGE")]
     pub(crate) docker_uri: OsString,
 
+    /// Build the image first, from the `Dockerfile` in this directory, with whichever of buildah, podman and docker is installed;
+    /// --docker-uri then says what to call it
+    #[arg(long, value_name = "DIRECTORY")]
+    pub(crate) docker_dir: Option<PathBuf>,
+
     /// Where to write the EIF; an existing file is replaced once the build has succeeded
-    #[arg(long, value_name = "FILE")]
-    pub(crate) output_file: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "measure_only")]
+    pub(crate) output_file: Option<PathBuf>,
+
+    /// Write no EIF, only print what it would measure
+    #[arg(long)]
+    pub(crate) measure_only: bool,
 
     /// The image's name in its metadata [default: the name of the container image or file]
     #[arg(long, value_name = "NAME")]
@@ -116,6 +131,31 @@ pub(crate) struct BuildEnclave {
     /// A file of up to 4096 bytes with a JSON object, to be added to the metadata
     #[arg(long, value_name = "FILE")]
     pub(crate) metadata: Option<PathBuf>,
+
+    /// The enclave's kernel, instead of `bzImage` in the directory of blobs. Its configuration is FILE.config, if there is one
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kernel: Option<PathBuf>,
+
+    /// The command line of the enclave's kernel, instead of what `cmdline` in the directory of blobs says
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) cmdline: Option<String>,
+
+    /// The first program of the enclave, instead of `init` in the directory of blobs
+    #[arg(long, value_name = "FILE")]
+    pub(crate) init: Option<PathBuf>,
+
+    /// Say nothing but errors and warnings on standard error
+    #[arg(long)]
+    pub(crate) quiet: bool,
+
+    /// Certificates in PEM of an authority that registries may have theirs from, besides the system's and those in
+    /// /etc/docker/certs.d; may be repeated
+    #[arg(long, value_name = "FILE")]
+    pub(crate) registry_ca: Vec<PathBuf>,
+
+    /// A registry that has images of others and is asked first; may be repeated, and is then asked in that order
+    #[arg(long, value_name = "URL")]
+    pub(crate) registry_mirror: Vec<String>,
 
     #[command(flatten)]
     pub(crate) signing: Signing,
@@ -371,6 +411,11 @@ pub(crate) struct VerifyAttestation {
 Example:
   nitro-cli sign-eif --eif-path hello.eif --signing-certificate cert.pem --private-key key.pem
 
+With a key that is elsewhere, and stays there:
+  nitro-cli sign-eif --eif-path hello.eif --signing-certificate cert.pem --to-be-signed hello.tbs
+  openssl dgst -sha384 -sign key.pem -out hello.sig hello.tbs
+  nitro-cli sign-eif --eif-path hello.eif --signing-certificate cert.pem --signature hello.sig
+
 A key and a certificate to try it with:
   openssl ecparam -name secp384r1 -genkey -noout -out key.pem
   openssl req -new -x509 -key key.pem -sha384 -days 365 -subj /CN=signer -out cert.pem")]
@@ -379,8 +424,36 @@ pub(crate) struct SignEif {
     #[arg(long, value_name = "FILE")]
     pub(crate) eif_path: Option<PathBuf>,
 
-    #[command(flatten)]
-    pub(crate) signing: Signing,
+    /// The signer's certificate in PEM, whose measurement becomes PCR8. Its key is on P-256, P-384 or P-521
+    #[arg(long, value_name = "FILE", requires = "signed_by")]
+    pub(crate) signing_certificate: Option<PathBuf>,
+
+    /// The key that belongs to the certificate, in PEM, not encrypted
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "signing_certificate",
+        group = "signed_by"
+    )]
+    pub(crate) private_key: Option<PathBuf>,
+
+    /// Do not sign: write the bytes that a key elsewhere has to sign, and change nothing
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "signing_certificate",
+        group = "signed_by"
+    )]
+    pub(crate) to_be_signed: Option<PathBuf>,
+
+    /// The signature over these bytes that was made elsewhere, in DER or as r and s
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "signing_certificate",
+        group = "signed_by"
+    )]
+    pub(crate) signature: Option<PathBuf>,
 }
 
 /// Show the measurement of a file, or of a certificate

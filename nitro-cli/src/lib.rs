@@ -29,6 +29,7 @@
 
 mod arguments;
 mod commands;
+mod container_builder;
 mod daemon;
 mod environment;
 mod error;
@@ -37,6 +38,8 @@ mod files;
 mod foreground;
 mod hex;
 mod image_metadata;
+mod image_source;
+mod interruption;
 mod log;
 mod measurements;
 mod output;

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use api::{ErrorCode, Failure};
-use eif_signature::{Signer, SignerError};
+use eif_signature::{OfflineSigner, Signer, SignerError};
 use zeroize::Zeroizing;
 
 use crate::arguments::Signing;
@@ -39,7 +39,9 @@ pub(crate) fn signer(options: &Signing, code: ErrorCode) -> Result<Option<Signer
         .map_err(|error| {
             let (what, path) = match &error {
                 SignerError::Certificate(_) => ("signing certificate", certificate),
-                SignerError::Key(_) | SignerError::Unsignable => ("private key", key),
+                SignerError::Key(_) | SignerError::Unsignable | SignerError::OtherSignature => {
+                    ("private key", key)
+                }
             };
             Failure::caused_by(
                 code,
@@ -47,6 +49,21 @@ pub(crate) fn signer(options: &Signing, code: ErrorCode) -> Result<Option<Signer
                 &error,
             )
         })
+}
+
+/// The signer whose certificate is in a file, and whose key is elsewhere.
+///
+/// # Errors
+/// `code` if the certificate cannot be one of a signer.
+pub(crate) fn offline_signer(certificate: &Path, code: ErrorCode) -> Result<OfflineSigner, Failure> {
+    let pem = read(certificate, "signing certificate", code)?.to_vec();
+    OfflineSigner::new(pem, SystemTime::now()).map_err(|error| {
+        let context = format!(
+            "Cannot sign with the signing certificate `{}`",
+            certificate.display()
+        );
+        Failure::caused_by(code, &context, &error)
+    })
 }
 
 /// Such as `arn:aws:kms:us-east-1:123456789012:key/…`, in any of AWS's partitions.
@@ -57,7 +74,7 @@ fn is_kms_arn(key: &Path) -> bool {
 }
 
 /// What is in a small file. It is overwritten in memory when it is dropped: it may be a key.
-fn read(path: &Path, what: &str, code: ErrorCode) -> Result<Zeroizing<Vec<u8>>, Failure> {
+pub(crate) fn read(path: &Path, what: &str, code: ErrorCode) -> Result<Zeroizing<Vec<u8>>, Failure> {
     let context = format!("Cannot read the {what} `{}`", path.display());
     let unreadable = |error| Failure::caused_by(code, &context, &error);
     let (file, size) = open_regular(path).map_err(unreadable)?;

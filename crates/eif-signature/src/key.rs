@@ -62,6 +62,19 @@ impl PublicKey {
         }
     }
 
+    /// `signature` as r ‖ s, given like that or in DER, if it is this key's over `message`.
+    pub(crate) fn fixed_signature(&self, message: &[u8], signature: &[u8]) -> Option<Vec<u8>> {
+        let from_der = match self {
+            Self::P256(_) => p256::ecdsa::Signature::from_der(signature).map(|fixed| fixed.to_vec()),
+            Self::P384(_) => p384::ecdsa::Signature::from_der(signature).map(|fixed| fixed.to_vec()),
+            Self::P521(_) => p521::ecdsa::Signature::from_der(signature).map(|fixed| fixed.to_vec()),
+        };
+        [Ok(signature.to_vec()), from_der]
+            .into_iter()
+            .flatten()
+            .find(|fixed| self.verifies(message, fixed))
+    }
+
     /// Whether `signature`, r ‖ s, is this key's over `message`.
     pub(crate) fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
         match self {

@@ -31,10 +31,12 @@
 mod certificate;
 mod key;
 mod name;
+mod offline;
 mod signer;
 mod time;
 
 pub use certificate::{Certificate, CertificateError, SignatureCheckError};
 pub use key::KeyError;
+pub use offline::OfflineSigner;
 pub use signer::{Signer, SignerError};
 pub use time::CertificateTime;

@@ -27,6 +27,9 @@ pub enum SignerError {
     /// The key gives no signature; no sound key does that.
     #[error("the private key cannot sign this image")]
     Unsignable,
+    /// A signature that was made elsewhere is not over this image, or by another key.
+    #[error("the signature is not one over this image by the certificate's key")]
+    OtherSignature,
 }
 
 impl Signer {

@@ -7,6 +7,10 @@
 //! | `attestation-document` | an attestation document | a client of the verifier |
 //! | `attestation-certificate` | a certificate, a chain, a key, a root | an operator |
 //! | `eif` | an enclave image | whoever runs one |
+//! | `image-layer` | the archive of a container image's layer | whoever made the image |
+//! | `image-documents` | configuration, manifest or index of a container image | whoever made the image |
+//! | `image-reference` | the name of an image | whoever builds |
+//! | `registry-challenge` | how a registry wants to be convinced | the registry |
 //! | `eif-signature` | the signature section of an image, and what it is made of | whoever signed it |
 //!
 //! `cargo xtask fuzz` runs them under libFuzzer, which keeps inputs that reach new code and mutates them further; the
@@ -27,17 +31,23 @@ mod attestation_document;
 mod daemon_frame;
 mod eif_image;
 mod eif_signature_section;
+mod image_source;
 mod nsm_request;
+mod registry;
 
 /// Panics if something does not hold for these bytes.
 pub type Target = fn(&[u8]);
 
 /// All targets, by name.
-pub const TARGETS: [(&str, Target); 6] = [
+pub const TARGETS: [(&str, Target); 10] = [
     ("daemon-frame", daemon_frame::check),
     ("nsm-request", nsm_request::check),
     ("attestation-document", attestation_document::check),
     ("attestation-certificate", attestation_certificate::check),
     ("eif", eif_image::check),
     ("eif-signature", eif_signature_section::check),
+    ("image-layer", image_source::check_layer),
+    ("image-documents", image_source::check_documents),
+    ("image-reference", registry::check_reference),
+    ("registry-challenge", registry::check_challenge),
 ];

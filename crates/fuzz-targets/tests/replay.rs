@@ -64,6 +64,26 @@ fn eif_signatures() {
 }
 
 #[test]
+fn image_layers() {
+    hold("image-layer");
+}
+
+#[test]
+fn image_documents() {
+    hold("image-documents");
+}
+
+#[test]
+fn image_references() {
+    hold("image-reference");
+}
+
+#[test]
+fn registry_challenges() {
+    hold("registry-challenge");
+}
+
+#[test]
 fn no_target_and_no_directory_is_forgotten() {
     for directory in ["corpus", "failures"] {
         let Ok(entries) = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(directory)) else {
@@ -74,5 +94,5 @@ fn no_target_and_no_directory_is_forgotten() {
             assert!(TARGETS.iter().any(|(target, _)| *target == name), "{name}");
         }
     }
-    assert_eq!(TARGETS.len(), 6, "each has its test above");
+    assert_eq!(TARGETS.len(), 10, "each has its test above");
 }

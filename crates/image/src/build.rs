@@ -1,8 +1,9 @@
 //! From a source to an EIF, in one pass over the layers and one over the output.
 
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+use atomic_file::AtomicFile;
 use eif::{Arch, BuildMetadata, Builder, Measurements, Metadata};
 use eif_signature::Signer;
 use serde_json::Value;
@@ -11,7 +12,6 @@ use crate::ImageError;
 use crate::config::{Execution, ImageFile};
 use crate::kernel::{Blobs, open};
 use crate::layer::{self, Workspace};
-use crate::output::AtomicFile;
 use crate::ramdisk::{self, Customer};
 use crate::sign;
 use crate::source::{Source, rootfs};
@@ -98,6 +98,13 @@ pub enum Progress {
         /// How many there are.
         count: usize,
     },
+    /// Layers are coming from a registry, or are found in the cache.
+    Pull {
+        /// Bytes that are here.
+        received: u64,
+        /// Bytes of all layers.
+        total: u64,
+    },
     /// The second ramdisk is being written.
     Write {
         /// Bytes written.
@@ -154,6 +161,36 @@ pub fn build(
         .temporary_directory
         .as_deref()
         .unwrap_or(output.directory());
+    let report = write(source, blobs, options, directory, output.file(), progress)?;
+    output.commit()?;
+    Ok(report)
+}
+
+/// What [`build`] would report, without an EIF. Compressed layers are unpacked in the system's directory for temporary files
+/// if the options name no other.
+///
+/// # Errors
+/// Every variant of [`ImageError`] but [`ImageError::NotFound`] and [`ImageError::Output`].
+pub fn measure(
+    source: &Source,
+    blobs: &Blobs,
+    options: &BuildOptions,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<BuildReport, ImageError> {
+    let system = std::env::temp_dir();
+    let directory = options.temporary_directory.as_deref().unwrap_or(&system);
+    write(source, blobs, options, directory, Nowhere::default(), progress)
+}
+
+/// Makes an EIF of a source.
+fn write(
+    source: &Source,
+    blobs: &Blobs,
+    options: &BuildOptions,
+    directory: &Path,
+    output: impl Write + Seek,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<BuildReport, ImageError> {
     let image = read(source, options, directory, progress)?;
     let metadata = metadata(source, image.file.as_ref(), blobs, options)?;
 
@@ -165,8 +202,7 @@ pub fn build(
         .cloned()
         .map(|(path, attributes)| Warning::LostAttributes { path, attributes })
         .collect();
-    let measurements = assemble(&output, &metadata, blobs, &customer, options, progress)?;
-    output.commit()?;
+    let measurements = assemble(output, &metadata, blobs, &customer, options, progress)?;
     Ok(BuildReport {
         measurements,
         execution: image.execution,
@@ -214,7 +250,7 @@ fn read(
         left: limits.unpacked,
         metadata_limit: limits.metadata,
     };
-    let image = source.load(&mut workspace)?;
+    let image = source.load(&mut workspace, progress)?;
     let mut execution = image.config.execution.clone();
     execution.override_with(&options.execution);
     if execution.command.is_empty() {
@@ -272,7 +308,7 @@ fn metadata(
 
 /// Writes the EIF. Ramdisks are made while they are written: their bytes are read, measured and written once.
 fn assemble(
-    output: &AtomicFile,
+    output: impl Write + Seek,
     metadata: &Metadata,
     blobs: &Blobs,
     customer: &Customer,
@@ -284,13 +320,12 @@ fn assemble(
     if total > limit {
         return Err(ImageError::TooLarge { size: total, limit });
     }
-    let cmdline = blobs.read_cmdline()?;
     let mut kernel = open(&blobs.kernel)?;
     let mut builder = Builder::new(
-        output.file(),
+        output,
         Arch::X86_64,
         &mut kernel,
-        cmdline.as_bytes(),
+        blobs.cmdline.as_bytes(),
         metadata,
     )
     .map_err(ImageError::Eif)?;
@@ -316,6 +351,37 @@ fn assemble(
         sign::add_signature(&mut builder, signer)?;
     }
     builder.finish().map_err(ImageError::Eif)
+}
+
+/// Takes what is written and keeps only how far it went.
+#[derive(Debug, Default)]
+struct Nowhere {
+    position: u64,
+}
+
+impl Write for Nowhere {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.position += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Seek for Nowhere {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.position = match to {
+            SeekFrom::Start(position) => position,
+            SeekFrom::Current(offset) => self
+                .position
+                .checked_add_signed(offset)
+                .ok_or(io::ErrorKind::InvalidInput)?,
+            SeekFrom::End(_) => return Err(io::ErrorKind::Unsupported.into()),
+        };
+        Ok(self.position)
+    }
 }
 
 /// Reports how much was written.

@@ -1,10 +1,10 @@
 //! The configuration of an image, and what an enclave takes from it.
 
+use image_fetch::Digest;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::ImageError;
-use crate::digest::Digest;
 use crate::time;
 
 /// The configuration file (OCI image specification, `config.md`; Docker's is the same).

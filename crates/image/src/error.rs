@@ -3,10 +3,10 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::cpio;
 use crate::layer::LayerError;
 use crate::tar::TarError;
 use crate::tree::TreeError;
-use crate::{cpio, digest};
 
 /// Why an image could not be read or an EIF not be written. Each variant names the file or image at fault.
 #[derive(Debug, thiserror::Error)]
@@ -182,6 +182,9 @@ pub enum ImageError {
     /// The output exists and is not a regular file.
     #[error("the output `{}` exists and is not a regular file", .0.display())]
     Output(PathBuf),
+    /// A registry does not give the image.
+    #[error(transparent)]
+    Fetch(#[from] image_fetch::FetchError),
     /// The output cannot be created, written or put in place.
     #[error("cannot write `{}`", path.display())]
     Write {
@@ -198,9 +201,23 @@ pub enum ImageError {
     Sign(#[source] eif_signature::SignerError),
 }
 
+impl From<atomic_file::Error> for ImageError {
+    fn from(error: atomic_file::Error) -> Self {
+        match error {
+            atomic_file::Error::NotAFile(path) => Self::Output(path),
+            atomic_file::Error::Write { path, source } => Self::Write { path, source },
+            // There are no others today.
+            other => Self::Write {
+                path: PathBuf::new(),
+                source: io::Error::other(other),
+            },
+        }
+    }
+}
+
 impl ImageError {
     /// The error for a blob or document whose digest is wrong.
-    pub(crate) fn digest(name: &str, mismatch: &digest::DigestMismatch) -> Self {
+    pub(crate) fn digest(name: &str, mismatch: &image_fetch::DigestMismatch) -> Self {
         Self::Digest {
             name: name.to_owned(),
             actual: mismatch.actual.to_string(),

@@ -1,27 +1,41 @@
 //! The parts of an enclave that do not come from the user's image: kernel, command line, init.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use crate::ImageError;
 
-/// How much of a kernel configuration is read to find its third line.
+/// How much of a kernel or its configuration is read to find the version.
 const CONFIG_PREFIX: u64 = 64 << 10;
+/// Much longer than a command line that Linux takes.
+const CMDLINE_LIMIT: u64 = 64 << 10;
 
 /// Files of the directory that `NITRO_CLI_BLOBS` names, laid out as AWS's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Blobs {
     /// `bzImage`, or an ELF vmlinux: nothing here looks into it.
     pub kernel: PathBuf,
-    /// `bzImage.config`: the kernel's configuration, for its version.
-    pub kernel_config: PathBuf,
-    /// `cmdline`: the kernel's command line. White space around it is dropped.
-    pub cmdline: PathBuf,
+    /// `bzImage.config`: the kernel's configuration, for its version. Without one, the version is what a bzImage says.
+    pub kernel_config: Option<PathBuf>,
+    /// What is in `cmdline`: the kernel's command line, without white space around it.
+    pub cmdline: String,
     /// `init`: the first program of the enclave.
     pub init: PathBuf,
     /// `nsm.ko`: the NSM driver, for kernels that have it as a module.
     pub nsm_module: Option<PathBuf>,
+}
+
+/// What is not taken from the directory.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BlobChoice {
+    /// A kernel. Its configuration is beside it, with `.config` appended to its name, or nowhere; a driver for it is `nsm.ko`
+    /// beside it.
+    pub kernel: Option<PathBuf>,
+    /// A command line.
+    pub cmdline: Option<String>,
+    /// The first program of the enclave.
+    pub init: Option<PathBuf>,
 }
 
 /// What an enclave runs on, by name.
@@ -35,49 +49,109 @@ impl Blobs {
     /// The files of a blobs directory.
     ///
     /// # Errors
-    /// [`ImageError::MissingBlob`] for the first that is missing; `nsm.ko` may be.
+    /// Those of [`find`](Self::find).
     pub fn in_directory(directory: &Path) -> Result<Self, ImageError> {
-        let file = |name: &str, purpose| {
-            let path = directory.join(name);
+        Self::find(directory, &BlobChoice::default())
+    }
+
+    /// The files of a blobs directory, but for those that are chosen otherwise.
+    ///
+    /// # Errors
+    /// [`ImageError::MissingBlob`] for the first that is missing; `nsm.ko` may be. [`ImageError::Read`] for the command line.
+    pub fn find(directory: &Path, choice: &BlobChoice) -> Result<Self, ImageError> {
+        let file = |path: PathBuf, purpose| {
             if path.is_file() {
                 Ok(path)
             } else {
                 Err(ImageError::MissingBlob { path, purpose })
             }
         };
+        let (kernel, kernel_config) = if let Some(kernel) = &choice.kernel {
+            let mut config = kernel.clone().into_os_string();
+            config.push(".config");
+            let config = PathBuf::from(config);
+            (kernel.clone(), config.is_file().then_some(config))
+        } else {
+            let config = file(
+                directory.join("bzImage.config"),
+                "the configuration of the enclave's kernel",
+            );
+            (directory.join("bzImage"), Some(config?))
+        };
+        let kernel = file(kernel, "the enclave's kernel")?;
+        let cmdline = if let Some(cmdline) = &choice.cmdline {
+            cmdline.trim().to_owned()
+        } else {
+            let path = file(
+                directory.join("cmdline"),
+                "the command line of the enclave's kernel",
+            )?;
+            read_cmdline(&path)?
+        };
+        let init = choice.init.clone().unwrap_or_else(|| directory.join("init"));
         Ok(Self {
-            kernel: file("bzImage", "the enclave's kernel")?,
-            kernel_config: file("bzImage.config", "the configuration of the enclave's kernel")?,
-            cmdline: file("cmdline", "the command line of the enclave's kernel")?,
-            init: file("init", "the first program of the enclave")?,
-            nsm_module: file("nsm.ko", "the NSM driver").ok(),
+            init: file(init, "the first program of the enclave")?,
+            nsm_module: file(kernel.with_file_name("nsm.ko"), "the NSM driver").ok(),
+            kernel,
+            kernel_config,
+            cmdline,
         })
     }
 
-    pub(crate) fn read_cmdline(&self) -> Result<String, ImageError> {
-        Ok(fs::read_to_string(&self.cmdline)
-            .map_err(read_error(&self.cmdline))?
-            .trim()
-            .to_owned())
-    }
-
-    /// Takes the version from line 3, `# Linux/x86_64 6.12.0 Kernel Configuration`, split as AWS's tools split it.
+    /// The version, from the configuration or else from the kernel itself.
     pub(crate) fn read_version(&self) -> Result<KernelVersion, ImageError> {
-        let file = open(&self.kernel_config)?.take(CONFIG_PREFIX);
-        let line = BufReader::new(file)
-            .split(b'\n')
-            .nth(2)
-            .transpose()
-            .map_err(read_error(&self.kernel_config))?;
-        let line = String::from_utf8_lossy(line.as_deref().unwrap_or_default()).into_owned();
-        let mut words = line.split([' ', '/', '-']);
-        match (words.nth(1), words.nth(1)) {
-            (Some(system), Some(version)) if !system.is_empty() && !version.is_empty() => Ok(KernelVersion {
-                operating_system: system.to_owned(),
-                version: version.to_owned(),
+        match &self.kernel_config {
+            Some(path) => version_in_config(path),
+            None => Ok(KernelVersion {
+                operating_system: "Linux".to_owned(),
+                version: version_in_bzimage(&self.kernel)?.unwrap_or_else(|| "unknown".to_owned()),
             }),
-            _ => Err(ImageError::KernelConfig(self.kernel_config.clone())),
         }
+    }
+}
+
+fn read_cmdline(path: &Path) -> Result<String, ImageError> {
+    let mut text = String::new();
+    open(path)?
+        .take(CMDLINE_LIMIT)
+        .read_to_string(&mut text)
+        .map_err(read_error(path))?;
+    Ok(text.trim().to_owned())
+}
+
+/// What a bzImage says (Linux, `Documentation/arch/x86/boot.rst`: `kernel_version`). None if it is none, or says nothing.
+fn version_in_bzimage(path: &Path) -> Result<Option<String>, ImageError> {
+    let mut start = Vec::new();
+    open(path)?
+        .take(CONFIG_PREFIX)
+        .read_to_end(&mut start)
+        .map_err(read_error(path))?;
+    if start.get(0x202..0x206) != Some(b"HdrS") {
+        return Ok(None);
+    }
+    let offset = usize::from(u16::from_le_bytes([start[0x20e], start[0x20f]])) + 0x200;
+    let text = start.get(offset..).unwrap_or_default();
+    let end = text.iter().position(|byte| matches!(byte, 0 | b' ')).unwrap_or(0);
+    let version = String::from_utf8_lossy(&text[..end]).into_owned();
+    Ok((!version.is_empty()).then_some(version))
+}
+
+/// Takes the version from line 3, `# Linux/x86_64 6.12.0 Kernel Configuration`, split as AWS's tools split it.
+fn version_in_config(path: &Path) -> Result<KernelVersion, ImageError> {
+    let file = open(path)?.take(CONFIG_PREFIX);
+    let line = BufReader::new(file)
+        .split(b'\n')
+        .nth(2)
+        .transpose()
+        .map_err(read_error(path))?;
+    let line = String::from_utf8_lossy(line.as_deref().unwrap_or_default()).into_owned();
+    let mut words = line.split([' ', '/', '-']);
+    match (words.nth(1), words.nth(1)) {
+        (Some(system), Some(version)) if !system.is_empty() && !version.is_empty() => Ok(KernelVersion {
+            operating_system: system.to_owned(),
+            version: version.to_owned(),
+        }),
+        _ => Err(ImageError::KernelConfig(path.to_owned())),
     }
 }
 
@@ -94,6 +168,8 @@ pub(crate) fn read_error(path: &Path) -> impl Fn(io::Error) -> ImageError {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn blobs(directory: &Path, config: &str) -> Blobs {
@@ -128,11 +204,56 @@ mod tests {
     }
 
     #[test]
+    fn what_is_chosen_is_not_looked_for_in_the_directory() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        let mut bzimage = vec![0; 0x202];
+        bzimage.extend(b"HdrS");
+        bzimage.resize(0x20e, 0);
+        bzimage.extend(0x40_u16.to_le_bytes());
+        bzimage.resize(0x240, 0);
+        bzimage.extend(b"6.1.2-own (me@host) #1\0");
+        fs::write(at("own"), &bzimage).unwrap();
+        fs::write(at("first"), "I").unwrap();
+        let choice = BlobChoice {
+            kernel: Some(at("own")),
+            cmdline: Some(" c ".into()),
+            init: Some(at("first")),
+        };
+        let found = || Blobs::find(&at("missing"), &choice);
+        let version = || found().unwrap().read_version().unwrap().version;
+
+        let blobs = found().unwrap();
+        assert_eq!(
+            (blobs.cmdline.as_str(), &blobs.init, &blobs.nsm_module),
+            ("c", &at("first"), &None)
+        );
+        assert_eq!(version(), "6.1.2-own");
+        fs::write(at("own"), "\x7fELF").unwrap();
+        assert_eq!(version(), "unknown");
+        fs::write(
+            at("own.config"),
+            "#\n#\n# Linux/x86_64 6.1.3 Kernel Configuration\n",
+        )
+        .unwrap();
+        assert_eq!(version(), "6.1.3");
+        fs::write(at("nsm.ko"), "M").unwrap();
+        assert_eq!(
+            found().unwrap().nsm_module,
+            Some(at("nsm.ko")),
+            "beside the kernel that it is for"
+        );
+
+        fs::remove_file(at("own")).unwrap();
+        assert!(matches!(found(), Err(ImageError::MissingBlob { path, .. }) if path == at("own")));
+    }
+
+    #[test]
     fn a_missing_file_is_named() {
         let directory = tempfile::tempdir().unwrap();
         let complete = blobs(directory.path(), "");
         assert_eq!(complete.nsm_module, None);
-        assert_eq!(complete.read_cmdline().unwrap(), "a b");
+        assert_eq!(complete.cmdline, "a b");
         for name in ["bzImage", "bzImage.config", "cmdline", "init"] {
             fs::rename(directory.path().join(name), directory.path().join("away")).unwrap();
             let error = Blobs::in_directory(directory.path()).unwrap_err();

@@ -4,7 +4,7 @@
 //! # The path of an image
 //!
 //! ```text
-//! Source ── recognised by its path: OCI layout, `docker save` archive, root file system
+//! Source ── recognised by its path: OCI layout, `docker save` archive, root file system; or given: a registry, an open archive
 //!   │ load            JSON documents, digests checked
 //!   ▼
 //! layers ── each blob is read once: hashed, unpacked, its tar entries listed
@@ -38,11 +38,9 @@ mod build;
 mod config;
 mod content;
 pub mod cpio;
-mod digest;
 mod error;
 mod kernel;
 mod layer;
-mod output;
 mod ramdisk;
 mod range;
 mod sign;
@@ -55,12 +53,12 @@ mod time;
 mod tree;
 mod xattrs;
 
-pub use build::{BuildOptions, BuildReport, Limits, Progress, Warning, build};
+pub use build::{BuildOptions, BuildReport, Limits, Progress, Warning, build, measure};
 pub use config::Execution;
 pub use error::ImageError;
-pub use kernel::Blobs;
+pub use kernel::{BlobChoice, Blobs};
 pub use layer::LayerError;
-pub use sign::sign;
+pub use sign::{sign, sign_with};
 pub use source::Source;
 pub use tar::TarError;
 pub use time::rfc3339;

@@ -4,11 +4,11 @@ use std::fs::File;
 use std::io::{Seek, Write};
 use std::path::Path;
 
-use eif::{Builder, Measurements};
-use eif_signature::Signer;
+use atomic_file::AtomicFile;
+use eif::{Builder, Measurements, Pcr, SignatureSection};
+use eif_signature::{Signer, SignerError};
 
 use crate::ImageError;
-use crate::output::AtomicFile;
 
 /// Signs the EIF at `path`, in place of the signature that it may have. The file is replaced when the signed one is complete
 /// or not at all, and keeps its permissions; equal images and signers give equal bytes.
@@ -16,6 +16,17 @@ use crate::output::AtomicFile;
 /// # Errors
 /// [`ImageError::Read`], [`ImageError::Eif`], [`ImageError::Sign`], [`ImageError::Output`], [`ImageError::Write`].
 pub fn sign(path: &Path, signer: &Signer) -> Result<Measurements, ImageError> {
+    sign_with(path, |pcr0| signer.sign(pcr0))
+}
+
+/// [`sign`], with the signature that `signature` makes or has for the image's PCR0.
+///
+/// # Errors
+/// Those of [`sign`].
+pub fn sign_with(
+    path: &Path,
+    signature: impl FnOnce(&Pcr) -> Result<SignatureSection, SignerError>,
+) -> Result<Measurements, ImageError> {
     let unreadable = |source| ImageError::Read {
         path: path.to_owned(),
         source,
@@ -25,7 +36,8 @@ pub fn sign(path: &Path, signer: &Signer) -> Result<Measurements, ImageError> {
     let metadata = image.metadata().map_err(unreadable)?;
     let mut builder =
         Builder::unsigned_copy(&image, metadata.len(), output.file()).map_err(ImageError::Eif)?;
-    add_signature(&mut builder, signer)?;
+    let section = signature(&builder.measurements().pcr0).map_err(ImageError::Sign)?;
+    builder.add_signature(&section).map_err(ImageError::Eif)?;
     let measurements = builder.finish().map_err(ImageError::Eif)?;
     output
         .file()

@@ -14,14 +14,16 @@ use crate::workspace::Workspace;
 pub(crate) const STEP: &str = "Debian packages";
 
 /// For all commands: QEMU and busybox for parent instances, what a kernel build needs, what `eif_build` links, cpio and
-/// openssl, which tests compare with and make keys with, and what a verifier of attestation documents in Python is
+/// openssl, which tests compare with and make keys with, a registry and a builder of container images for them, and what a verifier of attestation documents in Python is
 /// installed with.
-const PACKAGES: [&str; 15] = [
+const PACKAGES: [&str; 17] = [
     "bc",
     "bison",
     "build-essential",
+    "buildah",
     "busybox-static",
     "cpio",
+    "docker-registry",
     "flex",
     "libelf-dev",
     "libssl-dev",
@@ -33,6 +35,10 @@ const PACKAGES: [&str; 15] = [
     "qemu-system-x86",
     "xz-utils",
 ];
+
+/// A package that starts a service when it is installed, and the service. Tests start a registry of their own and stop it; nobody
+/// has asked for one that listens on this host.
+const SERVICE: (&str, &str) = ("docker-registry", "docker-registry.service");
 
 /// Package lists older than this are fetched anew before something is installed: mirrors drop replaced versions.
 const LISTS_MAX_AGE: Duration = Duration::from_hours(24);
@@ -54,7 +60,14 @@ pub(crate) fn install(workspace: &Workspace) -> Result<(), Error> {
         lists_are_old(Path::new(LISTS)),
         || install_packages(workspace, &missing),
         || update(workspace),
-    )
+    )?;
+    if missing.contains(&SERVICE.0) {
+        // Where there is no systemd, nothing was started.
+        let mut disable = Command::new("systemctl");
+        disable.args(["disable", "--now", SERVICE.1]);
+        let _ = process::logged(&mut disable, &workspace.log("disable-service"));
+    }
+    Ok(())
 }
 
 /// Does `install`, after `update` if the lists are old. A mirror may have dropped the versions in lists of any age, so a

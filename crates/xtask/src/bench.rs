@@ -1,9 +1,10 @@
-//! `cargo xtask bench nsm` is in [`nsm`]. `cargo xtask bench boot`: how an enclave starts, measured by the program `boot-bench` inside one parent instance.
+//! `cargo xtask bench nsm` is in [`nsm`], `cargo xtask bench image` in [`image`]. `cargo xtask bench boot`: how an enclave starts, measured by the program `boot-bench` inside one parent instance.
 //!
 //! That parent has one processor and its virtual time counts instructions, so the figures repeat on a busy host; what a
 //! real processor makes of an instruction is not in them. The machine is that of the reference figures: an enclave of
 //! 256 MiB and one vCPU.
 
+mod image;
 mod nsm;
 
 use std::path::PathBuf;
@@ -47,6 +48,12 @@ enum What {
         #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
         runs: u32,
     },
+    /// How long building an image of 1 GiB takes, and how much memory, beside tar and sha384sum
+    Image {
+        /// How often each figure is measured
+        #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+        runs: u32,
+    },
     /// How often an enclave's security module answers, and how fast attestation documents are signed
     Nsm {
         /// How often each figure is measured
@@ -59,6 +66,7 @@ enum What {
 pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<ExitCode, Error> {
     match arguments.what {
         What::Boot { runs } => boot(workspace, runs),
+        What::Image { runs } => image::run(workspace, runs),
         What::Nsm { runs } => nsm::run(workspace, runs),
     }
 }

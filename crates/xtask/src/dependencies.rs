@@ -10,11 +10,12 @@ use crate::process;
 use crate::workspace::Workspace;
 
 /// Licences of code that may be linked, by their SPDX identifiers.
-const LICENCES: [&str; 7] = [
+const LICENCES: [&str; 8] = [
     "Apache-2.0",
     "BSD-2-Clause",
     "BSD-3-Clause",
     "BlueOak-1.0.0",
+    "ISC",
     "MIT",
     "Unicode-3.0",
     "Zlib",

@@ -5,7 +5,7 @@
 //! | `demo` | builds everything, shows one enclave from its start to its end, and gives a secret to another |
 //! | `test` | lints, unit tests and the end-to-end suites; what continuous integration runs |
 //! | `lint` | formatting, lints, documentation and dependencies only |
-//! | `bench` | measures how an enclave starts, and its security module |
+//! | `bench` | measures how an enclave starts, its security module, and how an image is built |
 //! | `fuzz` | gives parsers inputs that nobody thought of |
 //! | `parent` | runs a command, or a shell, in a parent instance |
 //! | `package` | makes a Debian package of all that a host needs |

@@ -3,13 +3,13 @@
 //! The output appears when it is complete or not at all. The same input gives the same bytes; `SOURCE_DATE_EPOCH` is
 //! honoured.
 
-use std::ffi::OsStr;
+use std::env;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use api::{ErrorCode, Failure, Measurements};
 use eif::Pcr;
-use image::{Blobs, BuildOptions, BuildReport, ImageError, Source};
+use image::{BlobChoice, Blobs, BuildOptions, BuildReport};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -17,19 +17,25 @@ use crate::arguments::BuildEnclave;
 use crate::environment::Environment;
 use crate::error::CommandError;
 use crate::files::open_regular;
-use crate::progress::ProgressLine;
-use crate::{measurements, output, signing};
+use crate::progress::{ProgressReport, Step};
+use crate::{image_source, interruption, measurements, output, signing};
 
 /// The most bytes that the file of `--metadata` may have; AWS's limit.
 const METADATA_LIMIT: u64 = 4096;
 
 pub(super) fn execute(options: &BuildEnclave, environment: &Environment) -> Result<(), CommandError> {
-    output::notice("Start building the Enclave Image...");
-    let (report, pcr8) = build(options, environment)?;
+    interruption::clean_up_at_the_end()?;
+    let mut progress = ProgressReport::on_stderr(options.quiet);
+    progress.notice("Start building the Enclave Image...");
+    let built = build(options, environment, &mut progress);
+    progress.clear();
+    let (report, pcr8) = built?;
     for warning in &report.warnings {
         output::notice(format_args!("Warning: {warning}"));
     }
-    output::notice("Enclave Image successfully created.");
+    if !options.measure_only {
+        progress.notice("Enclave Image successfully created.");
+    }
     output::print_json(&Built {
         measurements: measurements::of_image(&report.measurements, pcr8.as_ref()),
     })
@@ -43,8 +49,12 @@ struct Built {
 }
 
 /// Builds, and signs if that is wanted; then there is a PCR8.
-fn build(options: &BuildEnclave, environment: &Environment) -> Result<(BuildReport, Option<Pcr>), Failure> {
-    let blobs = find_blobs(&environment.blobs)?;
+fn build(
+    options: &BuildEnclave,
+    environment: &Environment,
+    progress: &mut ProgressReport,
+) -> Result<(BuildReport, Option<Pcr>), Failure> {
+    let blobs = find_blobs(&environment.blobs, options)?;
     let signer = signing::signer(&options.signing, ErrorCode::EifBuilding)?;
     let pcr8 = signer.as_ref().map(|signer| signer.certificate().pcr8());
     let build_options = BuildOptions {
@@ -52,43 +62,51 @@ fn build(options: &BuildEnclave, environment: &Environment) -> Result<(BuildRepo
         name: options.name.clone(),
         version: options.version.clone(),
         custom_metadata: options.metadata.as_deref().map(read_metadata).transpose()?,
-        source_date_epoch: environment
-            .source_date_epoch
-            .as_deref()
-            .map(parse_epoch)
-            .transpose()?,
+        source_date_epoch: environment.epoch()?,
         ..BuildOptions::default()
     };
-    let source = Source::detect(&options.docker_uri)
-        .map_err(|error| source_failure(&options.docker_uri.to_string_lossy(), &error))?;
-    let mut line = ProgressLine::on_stderr();
-    let built = image::build(
-        &source,
-        &blobs,
-        &build_options,
-        &options.output_file,
-        &mut |step| line.show(step),
-    );
-    line.clear();
-    built
+    // clap has seen to it that it is there unless it is not needed.
+    let output = options.output_file.as_deref().filter(|_| !options.measure_only);
+    let temporary = output.map_or_else(env::temp_dir, directory_of);
+    let source = image_source::find(options, environment, &temporary, progress)?;
+    let show = &mut |step| progress.show(Step::Image(step));
+    let report = match output {
+        Some(output) => image::build(&source, &blobs, &build_options, output, show),
+        None => image::measure(&source, &blobs, &build_options, show),
+    };
+    report
         .map(|report| (report, pcr8))
-        .map_err(|error| build_failure(&options.docker_uri.to_string_lossy(), &error))
+        .map_err(|error| image_source::build_failure(&options.docker_uri.to_string_lossy(), &error))
+}
+
+fn directory_of(path: &Path) -> PathBuf {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+        _ => PathBuf::from("."),
+    }
 }
 
 /// # Errors
 /// E19 if the directory's first file, by AWS's order, cannot be read; E48 if another one is missing.
-fn find_blobs(directory: &Path) -> Result<Blobs, Failure> {
+fn find_blobs(directory: &Path, options: &BuildEnclave) -> Result<Blobs, Failure> {
     let remedy = "NITRO_CLI_BLOBS names the directory with bzImage, bzImage.config, cmdline and init";
-    open_regular(&directory.join("cmdline")).map_err(|error| {
-        Failure::new(
-            ErrorCode::FileOperation,
-            format!(
-                "Cannot open `cmdline` of the enclave's kernel in `{}`: {error}. {remedy}",
-                directory.display()
-            ),
-        )
-    })?;
-    Blobs::in_directory(directory)
+    if options.cmdline.is_none() {
+        open_regular(&directory.join("cmdline")).map_err(|error| {
+            Failure::new(
+                ErrorCode::FileOperation,
+                format!(
+                    "Cannot open `cmdline` of the enclave's kernel in `{}`: {error}. {remedy}",
+                    directory.display()
+                ),
+            )
+        })?;
+    }
+    let choice = BlobChoice {
+        kernel: options.kernel.clone(),
+        cmdline: options.cmdline.clone(),
+        init: options.init.clone(),
+    };
+    Blobs::find(directory, &choice)
         .map_err(|error| Failure::new(ErrorCode::EifBuilding, format!("The blob {error}. {remedy}")))
 }
 
@@ -120,47 +138,4 @@ fn read_metadata(path: &Path) -> Result<Value, Failure> {
         )),
         Err(error) => Err(failure(&format!("it is not JSON: {error}"))),
     }
-}
-
-fn parse_epoch(text: &OsStr) -> Result<u32, Failure> {
-    text.to_str().and_then(|text| text.parse().ok()).ok_or_else(|| {
-        Failure::new(
-            ErrorCode::InvalidArgument,
-            format!(
-                "The environment variable SOURCE_DATE_EPOCH is `{}`. \
-                 Set it to whole seconds since 1970, such as 1700000000, or unset it",
-                text.display()
-            ),
-        )
-    })
-}
-
-/// An image that is not on this machine would have to be pulled: AWS's number for a pull that fails is E50. What can only
-/// be a path is a source that cannot be read.
-fn source_failure(name: &str, error: &ImageError) -> Failure {
-    if !matches!(error, ImageError::NotFound(_)) || name.starts_with(['/', '.']) {
-        return build_failure(name, error);
-    }
-    Failure::new(
-        ErrorCode::DockerImagePull,
-        format!(
-            "`{name}` is not a file or directory on this machine, and pulling from registries is not available yet. \
-             Give an OCI image layout, an archive made by `docker save` or a root file system directory, for example: \
-             `docker save -o image.tar {name}`, then `--docker-uri image.tar`"
-        ),
-    )
-}
-
-fn build_failure(name: &str, error: &ImageError) -> Failure {
-    let (code, context) = match error {
-        ImageError::Output(_) | ImageError::Write { .. } => (
-            ErrorCode::FileOperation,
-            "Cannot create the output file".to_owned(),
-        ),
-        _ => (
-            ErrorCode::EifBuilding,
-            format!("Cannot build an EIF from `{name}`"),
-        ),
-    };
-    Failure::caused_by(code, &context, error)
 }

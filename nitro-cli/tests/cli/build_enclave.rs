@@ -1,6 +1,7 @@
 //! build-enclave from a root file system with blobs made here. What other sources hold is the image crate's to test.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
@@ -20,7 +21,7 @@ const BLOBS: [(&str, &str); 4] = [
 ];
 
 /// A directory with `blobs` and a root file system in `hello`.
-fn workplace() -> TempDir {
+pub(crate) fn workplace() -> TempDir {
     let directory = tempfile::tempdir().unwrap();
     furnish(directory.path());
     directory
@@ -39,7 +40,7 @@ pub(crate) fn furnish(directory: &Path) {
     fs::set_permissions(hello.join("init"), fs::Permissions::from_mode(0o755)).unwrap();
 }
 
-fn build(directory: &Path, source: &str, more: &[&str]) -> Program {
+pub(crate) fn build(directory: &Path, source: &str, more: &[&str]) -> Program {
     let arguments = [
         "build-enclave",
         "--docker-uri",
@@ -61,7 +62,7 @@ fn describe(directory: &Path) -> Value {
 }
 
 /// The names in a directory, so that what a failure leaves behind shows.
-fn names(directory: &Path) -> Vec<String> {
+pub(crate) fn names(directory: &Path) -> Vec<String> {
     let mut names: Vec<_> = fs::read_dir(directory)
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
@@ -129,23 +130,6 @@ fn name_version_metadata_and_time_are_the_users() {
     assert_eq!(described["Metadata"]["Team"], "payments");
     let build_time = described["Metadata"]["BuildTime"].as_str().unwrap();
     assert!(build_time.starts_with("2023-11-14T22:13:20"), "{build_time}");
-}
-
-#[test]
-fn what_is_not_here_would_have_to_be_pulled() {
-    let directory = workplace();
-
-    let finished = build(directory.path(), "hello-world:latest", &[]).run();
-
-    finished.assert_failed(50, &["E50"]);
-    finished.assert_says(&[
-        "Start building the Enclave Image...\n",
-        "`hello-world:latest` is not a file or directory",
-        "pulling from registries is not available yet",
-        "`docker save -o image.tar hello-world:latest`",
-        "`--docker-uri image.tar`",
-    ]);
-    assert_eq!(names(directory.path()), ["blobs", "hello"]);
 }
 
 #[test]
@@ -252,4 +236,116 @@ fn a_time_that_is_none_is_e03() {
         finished.assert_failed(3, &["E03"]);
         finished.assert_says(&["SOURCE_DATE_EPOCH is `", text]);
     }
+}
+
+#[test]
+fn measuring_writes_nothing_and_says_the_same() {
+    let directory = workplace();
+    let finished = build(directory.path(), "hello", &[]).run();
+    let built = assert_built(&finished);
+    fs::remove_file(directory.path().join("out.eif")).unwrap();
+    let before = names(directory.path());
+
+    for output in [&[][..], &["--output-file", "out.eif"]] {
+        let line = ["build-enclave", "--docker-uri", "hello", "--measure-only"];
+        let finished = Program::new(line.iter().chain(output))
+            .directory(directory.path())
+            .env("NITRO_CLI_BLOBS", directory.path().join("blobs"))
+            .run();
+
+        assert_eq!(finished.code, 0, "{finished:#?}");
+        assert_eq!(finished.stderr, "Start building the Enclave Image...\n");
+        assert_eq!(serde_json::from_str::<Value>(&finished.stdout).unwrap(), built);
+        assert_eq!(names(directory.path()), before);
+    }
+}
+
+#[test]
+fn kernel_command_line_and_init_are_chosen_one_by_one() {
+    let directory = workplace();
+    let measure = |more: &[&str]| {
+        let finished = build(directory.path(), "hello", more).run();
+        let measured = &assert_built(&finished)["Measurements"];
+        ["PCR1", "PCR2"].map(|pcr| measured[pcr].as_str().unwrap().to_owned())
+    };
+    fs::write(directory.path().join("other"), "other").unwrap();
+    let [all, application] = measure(&[]);
+    for more in [
+        ["--kernel", "other"],
+        ["--cmdline", "console=ttyS1"],
+        ["--init", "other"],
+    ] {
+        let [changed, same] = measure(&more);
+        assert_ne!(changed, all, "{more:?}");
+        assert_eq!(same, application);
+    }
+    let same = [
+        ["--kernel", "blobs/bzImage"],
+        ["--cmdline", " console=ttyS0 "],
+        ["--init", "blobs/init"],
+    ];
+    for more in same {
+        assert_eq!(measure(&more), [all.clone(), application.clone()], "{more:?}");
+    }
+    assert_eq!(describe(directory.path())["Metadata"]["KernelVersion"], "6.12.0");
+    measure(&["--kernel", "other"]);
+    assert_eq!(describe(directory.path())["Metadata"]["KernelVersion"], "unknown");
+
+    let complete = ["--kernel", "other", "--cmdline", "x", "--init", "other"];
+    let finished = build(directory.path(), "hello", &complete)
+        .env("NITRO_CLI_BLOBS", "/nonexistent")
+        .run();
+    assert_built(&finished);
+    let finished = build(directory.path(), "hello", &["--init", "missing"]).run();
+    finished.assert_failed(48, &["E48"]);
+    finished.assert_says(&["`missing` is missing: the first program"]);
+}
+
+#[test]
+fn a_quiet_build_says_nothing_but_its_errors() {
+    let directory = workplace();
+    let finished = build(directory.path(), "hello", &["--quiet"]).run();
+    assert_eq!((finished.code, finished.stderr.as_str()), (0, ""));
+    let finished = build(directory.path(), "./missing", &["--quiet"]).run();
+    finished.assert_failed(48, &["E48"]);
+    assert!(finished.stderr.starts_with("[ E48 ]"), "{finished:#?}");
+}
+
+#[test]
+fn a_terminal_shows_how_far_a_build_is() {
+    let directory = workplace();
+    File::create(directory.path().join("hello/large"))
+        .unwrap()
+        .set_len(40 << 20)
+        .unwrap();
+    let controller =
+        rustix::pty::openpt(rustix::pty::OpenptFlags::RDWR | rustix::pty::OpenptFlags::NOCTTY).unwrap();
+    rustix::pty::grantpt(&controller).unwrap();
+    rustix::pty::unlockpt(&controller).unwrap();
+    let name = rustix::pty::ptsname(&controller, Vec::new()).unwrap();
+    let terminal = File::options()
+        .read(true)
+        .write(true)
+        .open(name.to_str().unwrap())
+        .unwrap();
+
+    let finished = build(directory.path(), "hello", &[]).stderr(terminal).run();
+
+    assert_eq!(finished.code, 0, "{finished:#?}");
+    // Whatever a terminal shows fits into its buffer here; with nobody left at it, reading ends with an error.
+    let (mut shown, mut buffer) = (Vec::new(), [0; 4096]);
+    let mut controller = File::from(controller);
+    while let Ok(count @ 1..) = controller.read(&mut buffer) {
+        shown.extend(&buffer[..count]);
+    }
+    let shown = String::from_utf8(shown).unwrap();
+    assert!(
+        shown.starts_with("Start building the Enclave Image...\r\n"),
+        "{shown:?}"
+    );
+    assert!(shown.contains("\r\x1b[KWriting the image    [####"), "{shown:?}");
+    assert!(
+        shown.ends_with("\r\x1b[KEnclave Image successfully created.\r\n"),
+        "the bar is gone: {shown:?}"
+    );
 }

@@ -12,8 +12,12 @@
 mod attestation;
 mod attested;
 mod build_enclave;
+mod build_from_elsewhere;
 mod conformance;
 mod console;
+#[path = "../../../crates/image/tests/build/images.rs"]
+#[expect(dead_code, reason = "other tests use more of it")]
+mod container_images;
 mod daemon_failures;
 mod describe_eif;
 mod doctor;
@@ -28,6 +32,13 @@ mod images;
 mod logs;
 mod parser;
 mod program;
+mod registry;
 mod run_configuration;
 mod signing;
+#[path = "../../../crates/image/tests/build/tar_writer.rs"]
+#[expect(dead_code, reason = "other tests use more of it")]
+mod tar_writer;
+#[path = "../../../crates/image-fetch/src/test_server.rs"]
+#[expect(dead_code, reason = "other tests use more of it")]
+mod test_server;
 mod usage;

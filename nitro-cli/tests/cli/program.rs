@@ -64,6 +64,11 @@ impl Program {
         self
     }
 
+    pub(crate) fn stderr(mut self, stderr: impl Into<Stdio>) -> Self {
+        self.command.stderr(stderr);
+        self
+    }
+
     pub(crate) fn spawn(mut self) -> Child {
         self.command.spawn().expect("nitro-cli starts")
     }

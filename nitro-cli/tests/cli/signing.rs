@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::process::Command;
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -326,4 +327,89 @@ fn pcr_measures_files_and_certificates() {
         let line = format!("pcr {missing} .");
         run(directory.path(), &line).assert_failed(19, &["E19"]);
     }
+}
+
+#[test]
+fn a_key_that_is_elsewhere_signs_as_well() {
+    for (curve, hash) in [
+        (Curve::P256, "-sha256"),
+        (Curve::P384, "-sha384"),
+        (Curve::P521, "-sha512"),
+    ] {
+        let directory = workplace();
+        let directory = directory.path();
+        put_signer(directory, &TestSigner::new(curve));
+        let before = fs::read(directory.join("a.eif")).unwrap();
+        let certificate = "sign-eif --eif-path a.eif --signing-certificate certificate.pem";
+
+        let written = run(directory, &format!("{certificate} --to-be-signed a.tbs"));
+
+        assert_eq!(written.code, 0, "{written:#?}");
+        written.assert_says(&["`a.tbs`", "`--signature`"]);
+        assert!(
+            fs::read(directory.join("a.eif")).unwrap() == before,
+            "the image is as it was"
+        );
+        let signed = Command::new("openssl")
+            .args(["dgst", hash, "-sign", "key.pem", "-out", "a.sig", "a.tbs"])
+            .current_dir(directory)
+            .status()
+            .unwrap();
+        assert!(signed.success());
+
+        let attached = json(directory, &format!("{certificate} --signature a.sig"));
+        assert_eq!(attached, serde_json::from_str::<Value>(&written.stdout).unwrap());
+        let described = describe(directory);
+        assert_eq!(described["SignatureCheck"], true);
+        assert_eq!(described["Measurements"], attached["Measurements"]);
+        assert_eq!(
+            described["Measurements"],
+            json(directory, SIGN)["Measurements"],
+            "as with the key here"
+        );
+    }
+}
+
+#[test]
+fn a_signature_of_another_key_or_image_is_not_attached() {
+    let directory = workplace();
+    let directory = directory.path();
+    let certificate = "sign-eif --eif-path a.eif --signing-certificate certificate.pem";
+    run(directory, &format!("{certificate} --to-be-signed a.tbs"));
+    let sign = |key: &str| {
+        let arguments = ["dgst", "-sha384", "-sign", key, "-out", "a.sig", "a.tbs"];
+        let signed = Command::new("openssl")
+            .args(arguments)
+            .current_dir(directory)
+            .status()
+            .unwrap();
+        assert!(signed.success());
+    };
+    fs::write(
+        directory.join("other.pem"),
+        TestSigner::numbered(9, Curve::P384, "200101000000Z", "491231235959Z").key_pem,
+    )
+    .unwrap();
+    let before = fs::read(directory.join("a.eif")).unwrap();
+    let refused = || {
+        let finished = run(directory, &format!("{certificate} --signature a.sig"));
+        finished.assert_failed(60, &["E60"]);
+        finished.assert_says(&["Cannot sign the EIF `a.eif`", "by the certificate's key"]);
+        assert!(fs::read(directory.join("a.eif")).unwrap() == before);
+    };
+
+    sign("other.pem");
+    refused();
+    fs::write(directory.join("a.sig"), "").unwrap();
+    refused();
+    fs::write(directory.join("a.tbs"), "something else").unwrap();
+    sign("key.pem");
+    refused();
+    run(directory, &format!("{certificate} --to-be-signed ./a.eif")).assert_failed(60, &["E60"]);
+    assert!(fs::read(directory.join("a.eif")).unwrap() == before);
+    run(directory, &format!("{certificate} --signature missing")).assert_failed(60, &["E60"]);
+    let damaged = images::replace(&before, b"R1", b"R3");
+    fs::write(directory.join("a.eif"), damaged).unwrap();
+    run(directory, &format!("{certificate} --to-be-signed b.tbs")).assert_failed(60, &["E60"]);
+    assert!(!directory.join("b.tbs").exists());
 }

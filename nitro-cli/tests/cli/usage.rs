@@ -142,9 +142,9 @@ const WRONG: &[(&str, &str)] = &[
     ("logs --enclave-id a --enclave-name b", "cannot be used with"),
     ("events now", "unexpected argument 'now'"),
     // build-enclave
-    ("build-enclave", "--docker-uri <PATH>"),
+    ("build-enclave", "--docker-uri <IMAGE>"),
     ("build-enclave --docker-uri a", "--output-file <FILE>"),
-    ("build-enclave --output-file a.eif", "--docker-uri <PATH>"),
+    ("build-enclave --output-file a.eif", "--docker-uri <IMAGE>"),
     (
         "build-enclave --docker-uri a b --output-file a.eif",
         "unexpected argument 'b'",

@@ -19,8 +19,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use image_fetch::{Digest, DigestMismatch, HashingReader};
+
 use crate::content::Content;
-use crate::digest::{Digest, DigestMismatch, HashingReader};
 use crate::range::FileRange;
 use crate::tar::{self, Entry, Kind, TarError};
 use crate::tree::{Children, Inode, Node, Tree, TreeError, TreePath};

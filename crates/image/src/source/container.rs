@@ -5,17 +5,15 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use image_fetch::{DOCUMENT_LIMIT, Digest, Repository};
 use serde::de::DeserializeOwned;
 
 use crate::ImageError;
-use crate::digest::Digest;
 use crate::layer::{Compression, Decoder, LayerError, Tee, Workspace, temporary_file};
 use crate::range::FileRange;
 use crate::tar::{self, Kind, Layout};
 use crate::tree::TreePath;
 
-/// Largest JSON document of an image; the OCI distribution specification asks registries for this much.
-const DOCUMENT_LIMIT: u64 = 4 << 20;
 /// Links followed from one member to another. `docker save` used to link equal layers.
 const LINK_LIMIT: usize = 8;
 /// Bytes charged for a member of an archive besides its names.
@@ -31,6 +29,8 @@ pub(super) struct Container {
 #[derive(Debug)]
 enum Storage {
     Directory,
+    /// Files are named by digest only.
+    Registry(Arc<Repository>),
     Archive {
         file: FileRange,
         members: BTreeMap<Vec<u8>, Member>,
@@ -52,13 +52,29 @@ impl Container {
         }
     }
 
-    /// Reads the table of contents of a tar archive. A compressed one is unpacked first.
+    /// The blobs of an image in a registry, fetched when they are asked for.
+    pub(super) fn registry(repository: Arc<Repository>) -> Self {
+        Self {
+            path: repository.reference().to_string().into(),
+            storage: Storage::Registry(repository),
+        }
+    }
+
+    /// Reads the table of contents of a tar archive.
     pub(super) fn archive(path: &Path, workspace: &mut Workspace<'_>) -> Result<Self, ImageError> {
-        let read_error = |source| ImageError::Read {
+        let file = FileRange::open(path).map_err(|source| ImageError::Read {
             path: path.to_owned(),
             source,
-        };
-        let file = FileRange::open(path).map_err(read_error)?;
+        })?;
+        Self::open_archive(path, file, workspace)
+    }
+
+    /// Reads the table of contents of a tar archive that messages call `path`. A compressed one is unpacked first.
+    pub(super) fn open_archive(
+        path: &Path,
+        file: FileRange,
+        workspace: &mut Workspace<'_>,
+    ) -> Result<Self, ImageError> {
         let unpack_error = |source| ImageError::Unpack {
             path: path.to_owned(),
             source,
@@ -89,6 +105,11 @@ impl Container {
             path: path.to_owned(),
             storage: Storage::Archive { file, members },
         })
+    }
+
+    /// Whether blobs have to be fetched.
+    pub(super) fn is_remote(&self) -> bool {
+        matches!(self.storage, Storage::Registry(_))
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -122,8 +143,18 @@ impl Container {
         Ok(bytes)
     }
 
-    /// A blob by its digest, whose size must be as announced. The digest is not checked here.
-    pub(super) fn blob(&self, digest: &Digest, size: u64) -> Result<FileRange, ImageError> {
+    /// A blob by its digest, whose size must be as announced. The digest is not checked here. `progress` gets the bytes that
+    /// have come so far if it comes from a registry.
+    pub(super) fn blob(
+        &self,
+        digest: &Digest,
+        size: u64,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<FileRange, ImageError> {
+        if let Storage::Registry(repository) = &self.storage {
+            let file = repository.blob(digest, size, progress)?;
+            return Ok(FileRange::new(Arc::new(file), 0, size));
+        }
         let name = digest.blob_path();
         let range = self.open(&name)?;
         if range.len() != size {
@@ -136,8 +167,19 @@ impl Container {
         Ok(range)
     }
 
+    /// A manifest, or an index of them, with its digest checked.
+    pub(super) fn manifest(&self, digest: &Digest) -> Result<Vec<u8>, ImageError> {
+        match &self.storage {
+            Storage::Registry(repository) => Ok(repository.manifest(digest)?.bytes),
+            _ => self.blob_document(digest),
+        }
+    }
+
     /// A blob that is a JSON document, with its digest checked.
     pub(super) fn blob_document(&self, digest: &Digest) -> Result<Vec<u8>, ImageError> {
+        if let Storage::Registry(repository) = &self.storage {
+            return Ok(repository.document(digest)?);
+        }
         let name = digest.blob_path();
         let bytes = self.document(&name)?;
         digest
@@ -156,6 +198,7 @@ impl Container {
                     Err(source) => Err(ImageError::Read { path, source }),
                 }
             }
+            Storage::Registry(_) => Ok(None),
             Storage::Archive { file, members } => Ok(find_member(file, members, name.as_bytes())),
         }
     }

@@ -3,6 +3,7 @@
 //! Paths carry no digest that can be relied on, so layers are checked against the `diff_ids` of the configuration, and
 //! the configuration against its own name when that is a digest, as Docker makes it.
 
+use image_fetch::Digest;
 use serde::Deserialize;
 
 use super::container::{Container, parse};
@@ -10,7 +11,6 @@ use super::platform::Platform;
 use super::{ContainerImage, Names, is_named};
 use crate::ImageError;
 use crate::config::ImageFile;
-use crate::digest::Digest;
 use crate::layer::{Check, Layer};
 use crate::tree::TreePath;
 

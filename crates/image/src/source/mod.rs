@@ -5,6 +5,8 @@
 //! | OCI image layout, directory or tar | `oci-layout` or `index.json` | `oci` |
 //! | archive of `docker save`, unpacked or not | `manifest.json` | `docker` |
 //! | root file system | any other directory, or `rootfs/` beside `cmd` | `rootfs` |
+//! | registry | given as such; blobs are fetched when they are asked for | `oci` |
+//! | open archive, from a container engine | given as such | `oci`, `docker` |
 //!
 //! A root file system that has a file of one of these names at its top must therefore be given as `rootfs/` beside `cmd`.
 //! Recent versions of `docker save` write archives that are both; they are read as OCI layouts. Tar archives may be
@@ -20,27 +22,36 @@ mod tests;
 
 use std::ffi::OsStr;
 use std::fmt;
+use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use crate::ImageError;
+use image_fetch::{Reference, Repository};
+
 use crate::config::ImageFile;
+use crate::kernel::read_error;
 use crate::layer::{Layer, Workspace};
+use crate::range::FileRange;
+use crate::{ImageError, Progress};
 use container::Container;
 
 /// An image to build from, recognised but not yet read.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Source {
     path: PathBuf,
     reference: Option<String>,
     kind: Kind,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 enum Kind {
     ImageDirectory,
     Archive,
     RootFilesystem,
+    /// An archive with the image of the reference and no other.
+    OpenArchive(Arc<File>),
+    Registry(Arc<Repository>),
 }
 
 impl Source {
@@ -78,7 +89,25 @@ impl Source {
         }
     }
 
-    /// The file or directory.
+    /// An image in a registry, under the name that the user gave.
+    pub fn registry(repository: Repository, name: &str) -> Self {
+        Self {
+            path: name.into(),
+            reference: full_reference(repository.reference(), name),
+            kind: Kind::Registry(Arc::new(repository)),
+        }
+    }
+
+    /// An archive made by `docker save` of one image, under the name that the user gave.
+    pub fn open_archive(archive: File, image: &Reference, name: &str) -> Self {
+        Self {
+            path: name.into(),
+            reference: full_reference(image, name),
+            kind: Kind::OpenArchive(Arc::new(archive)),
+        }
+    }
+
+    /// The file or directory; of other images the name.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -90,6 +119,10 @@ impl Source {
 
     /// A name for the EIF: the reference without its tag, or else the name of the file without `.tar` and the like.
     pub fn name(&self) -> String {
+        if matches!(self.kind, Kind::OpenArchive(_) | Kind::Registry(_)) {
+            let name = self.path.to_string_lossy();
+            return without_tag(name.split('@').next().unwrap_or_default()).to_owned();
+        }
         if let Some((name, tag)) = self.reference.as_deref().and_then(|text| text.rsplit_once(':'))
             && !tag.contains('/')
         {
@@ -107,19 +140,35 @@ impl Source {
     }
 
     pub(crate) fn is_root_filesystem(&self) -> bool {
-        self.kind == Kind::RootFilesystem
+        matches!(self.kind, Kind::RootFilesystem)
     }
 
     /// Reads what describes a container image. Not for root file systems.
-    pub(crate) fn load(&self, workspace: &mut Workspace<'_>) -> Result<ContainerImage, ImageError> {
-        let container = match self.kind {
+    pub(crate) fn load(
+        &self,
+        workspace: &mut Workspace<'_>,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<ContainerImage, ImageError> {
+        let mut reference = self.reference();
+        let container = match &self.kind {
             Kind::ImageDirectory => Container::directory(&self.path),
-            _ => Container::archive(&self.path, workspace)?,
+            Kind::Registry(repository) => {
+                let container = Container::registry(Arc::clone(repository));
+                return oci::load_fetched(&container, &repository.resolve()?, workspace, progress);
+            }
+            Kind::OpenArchive(file) => {
+                // What it calls the image depends on the engine.
+                reference = None;
+                let length = file.metadata().map_err(read_error(&self.path))?.len();
+                let file = FileRange::new(Arc::clone(file), 0, length);
+                Container::open_archive(&self.path, file, workspace)?
+            }
+            Kind::Archive | Kind::RootFilesystem => Container::archive(&self.path, workspace)?,
         };
         if container.has("index.json") {
-            oci::load(&container, self.reference())
+            oci::load(&container, reference, workspace, progress)
         } else if container.has("manifest.json") {
-            docker::load(&container, self.reference())
+            docker::load(&container, reference)
         } else {
             Err(ImageError::NotAnImage(self.path.clone()))
         }
@@ -143,6 +192,20 @@ impl ContainerImage {
         } else {
             Err(ImageError::LayerCount { layers, diff_ids })
         }
+    }
+}
+
+/// The name that the user gave, with the tag that it stands for; none if only a digest chooses the image.
+fn full_reference(image: &Reference, name: &str) -> Option<String> {
+    let untagged = without_tag(name.split('@').next().unwrap_or_default());
+    image.tag().map(|tag| format!("{untagged}:{tag}"))
+}
+
+/// A colon before a slash is a port's.
+fn without_tag(name: &str) -> &str {
+    match name.rsplit_once(':') {
+        Some((name, tag)) if !tag.contains('/') => name,
+        _ => name,
     }
 }
 

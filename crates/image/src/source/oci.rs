@@ -1,16 +1,19 @@
-//! OCI image layouts: `index.json` → (index) → manifest → configuration and layers, each named by digest.
+//! Images of OCI's form: `index.json` of a layout, or what a tag in a registry names → (index) → manifest → configuration and
+//! layers, each named by digest.
 
 use std::collections::BTreeMap;
 
+use image_fetch::{Digest, Manifest as Fetched};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use super::container::{Container, parse};
 use super::platform::Platform;
 use super::{ContainerImage, Names, is_named};
-use crate::ImageError;
 use crate::config::ImageFile;
-use crate::digest::Digest;
+use crate::layer::Workspace;
 use crate::layer::{Check, Layer};
+use crate::{ImageError, Progress};
 
 const INDEX_TYPES: [&str; 2] = [
     "application/vnd.oci.image.index.v1+json",
@@ -40,6 +43,26 @@ const DEPTH_LIMIT: usize = 4;
 #[derive(Debug, Deserialize)]
 struct Index {
     manifests: Vec<Descriptor>,
+}
+
+/// What a document is, by its own words or by what it has.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Nature {
+    media_type: Option<String>,
+    manifests: Option<IgnoredAny>,
+    layers: Option<IgnoredAny>,
+}
+
+impl Nature {
+    /// OCI does not demand that documents say what they are.
+    fn into_media_type(self) -> Option<String> {
+        self.media_type.or_else(|| match (self.manifests, self.layers) {
+            (Some(_), None) => Some(INDEX_TYPES[0].to_owned()),
+            (None, Some(_)) => Some(MANIFEST_TYPES[0].to_owned()),
+            _ => None,
+        })
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -91,14 +114,53 @@ impl Descriptor {
 }
 
 /// Reads the description of one image of the layout.
-pub(super) fn load(container: &Container, reference: Option<&str>) -> Result<ContainerImage, ImageError> {
+pub(super) fn load(
+    container: &Container,
+    reference: Option<&str>,
+    workspace: &Workspace<'_>,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<ContainerImage, ImageError> {
     let index: Index = parse("index.json", &container.document("index.json")?)?;
-    let mut chosen = choose(container, index, reference)?;
+    let chosen = choose(container, index, reference)?;
+    load_chosen(container, chosen, workspace, progress)
+}
+
+/// Reads the description of the image that a registry has under a name.
+pub(super) fn load_fetched(
+    container: &Container,
+    fetched: &Fetched,
+    workspace: &Workspace<'_>,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<ContainerImage, ImageError> {
+    let name = fetched.digest.blob_path();
+    let nature: Nature = parse(&name, &fetched.bytes)?;
+    // Not by what the server says: the document is the same wherever it comes from, and so is what is made of it.
+    let chosen = Descriptor {
+        media_type: nature.into_media_type().unwrap_or_default(),
+        digest: fetched.digest.to_string(),
+        size: fetched.bytes.len() as u64,
+        platform: None,
+        annotations: None,
+    };
+    if !chosen.is_image() {
+        return Err(ImageError::MediaType(chosen.media_type));
+    }
+    load_chosen(container, chosen, workspace, progress)
+}
+
+/// Goes from an index to the image for enclaves, or takes the image.
+fn load_chosen(
+    container: &Container,
+    mut chosen: Descriptor,
+    workspace: &Workspace<'_>,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<ContainerImage, ImageError> {
     for _ in 0..DEPTH_LIMIT {
         let digest = chosen.digest()?;
-        let bytes = container.blob_document(&digest)?;
+        let bytes = container.manifest(&digest)?;
         if !chosen.is_index() {
-            return load_manifest(container, &parse(&digest.blob_path(), &bytes)?);
+            let manifest = parse(&digest.blob_path(), &bytes)?;
+            return load_manifest(container, &manifest, workspace, progress);
         }
         chosen = choose_platform(parse(&digest.blob_path(), &bytes)?)?;
     }
@@ -163,7 +225,12 @@ fn choose_platform(index: Index) -> Result<Descriptor, ImageError> {
     Err(ImageError::Platform(platforms.join(", ")))
 }
 
-fn load_manifest(container: &Container, manifest: &Manifest) -> Result<ContainerImage, ImageError> {
+fn load_manifest(
+    container: &Container,
+    manifest: &Manifest,
+    workspace: &Workspace<'_>,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<ContainerImage, ImageError> {
     if !CONFIG_TYPES.contains(&manifest.config.media_type.as_str()) {
         return Err(ImageError::MediaType(manifest.config.media_type.clone()));
     }
@@ -173,17 +240,39 @@ fn load_manifest(container: &Container, manifest: &Manifest) -> Result<Container
     if !platform.is_ours() {
         return Err(ImageError::Platform(platform.to_string()));
     }
-    let layers = manifest
-        .layers
-        .iter()
-        .map(|layer| load_layer(container, layer))
-        .collect::<Result<_, _>>()?;
-    let image = ContainerImage { config, layers };
-    image.check_count(image.layers.len())?;
+    let mut image = ContainerImage {
+        config,
+        layers: Vec::new(),
+    };
+    image.check_count(manifest.layers.len())?;
+    let sizes = manifest.layers.iter().map(|layer| layer.size);
+    let total = sizes.fold(0_u64, u64::saturating_add);
+    // Before anything is fetched.
+    if container.is_remote() && total > workspace.limit {
+        return Err(ImageError::TooLarge {
+            size: total,
+            limit: workspace.limit,
+        });
+    }
+    let mut before = 0;
+    for layer in &manifest.layers {
+        let loaded = load_layer(container, layer, &mut |received| {
+            progress(Progress::Pull {
+                received: before + received,
+                total,
+            });
+        })?;
+        image.layers.push(loaded);
+        before += layer.size;
+    }
     Ok(image)
 }
 
-fn load_layer(container: &Container, layer: &Descriptor) -> Result<Layer, ImageError> {
+fn load_layer(
+    container: &Container,
+    layer: &Descriptor,
+    progress: &mut dyn FnMut(u64),
+) -> Result<Layer, ImageError> {
     let is_encrypted = layer.media_type.ends_with("+encrypted");
     if is_encrypted
         || !LAYER_TYPES
@@ -193,7 +282,7 @@ fn load_layer(container: &Container, layer: &Descriptor) -> Result<Layer, ImageE
         return Err(ImageError::MediaType(layer.media_type.clone()));
     }
     let digest = layer.digest()?;
-    let blob = container.blob(&digest, layer.size)?;
+    let blob = container.blob(&digest, layer.size, progress)?;
     Ok(Layer {
         blob,
         check: Check::Blob(digest),

@@ -89,7 +89,9 @@ fn start_files(directory: &Path) -> Result<Execution, ImageError> {
         // Not `lines()`, which would take a carriage return for part of the line's end.
         Ok(text.split_terminator('\n').map(str::to_owned).collect())
     };
-    let first = |name: &str| Ok(lines(name)?.into_iter().next().unwrap_or_default());
+    let first = |name: &str| -> Result<String, ImageError> {
+        Ok(lines(name)?.into_iter().next().unwrap_or_default())
+    };
     Ok(Execution {
         command: lines("cmd")?,
         environment: lines("env")?,

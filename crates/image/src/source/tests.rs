@@ -107,3 +107,33 @@ fn references_may_leave_out_what_engines_add() {
         );
     }
 }
+
+#[test]
+fn an_image_from_elsewhere_is_called_as_the_user_calls_it() {
+    let digest = format!("@sha256:{}", "0".repeat(64));
+    let file = tempfile::tempfile().unwrap();
+    let cases = [
+        ("hello", "hello", Some("hello:latest")),
+        ("hello:v1", "hello", Some("hello:v1")),
+        (
+            "localhost:5000/hello",
+            "localhost:5000/hello",
+            Some("localhost:5000/hello:latest"),
+        ),
+        (&*format!("team/hello{digest}"), "team/hello", None),
+        (
+            &*format!("team/hello:v1{digest}"),
+            "team/hello",
+            Some("team/hello:v1"),
+        ),
+    ];
+    for (text, name, tag) in cases {
+        let image = text.parse().unwrap();
+        let source = Source::open_archive(file.try_clone().unwrap(), &image, text);
+        assert_eq!(
+            (source.name().as_str(), source.reference()),
+            (name, tag),
+            "{text}"
+        );
+    }
+}

@@ -8,6 +8,7 @@
 
 mod bench;
 mod contents;
+mod edge_cases;
 mod images;
 mod refused;
 mod sources;

@@ -6,14 +6,14 @@ use std::io::{self, Read};
 use sha2::{Digest as _, Sha256, Sha512};
 
 /// A digest that some bytes must have. SHA-256 and SHA-512 are what the OCI image specification registers.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Digest {
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Digest {
     algorithm: Algorithm,
     /// Lower-case hexadecimal digits.
     hex: String,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Algorithm {
     Sha256,
     Sha512,
@@ -21,7 +21,7 @@ enum Algorithm {
 
 impl Digest {
     /// Parses `algorithm:hex`. `None` when the algorithm is unknown or the digits are not right for it.
-    pub(crate) fn parse(text: &str) -> Option<Self> {
+    pub fn parse(text: &str) -> Option<Self> {
         let (algorithm, hex) = text.split_once(':')?;
         let (algorithm, length) = match algorithm {
             "sha256" => (Algorithm::Sha256, 64),
@@ -36,14 +36,14 @@ impl Digest {
     }
 
     /// The SHA-256 of some bytes.
-    pub(crate) fn sha256(bytes: &[u8]) -> Self {
+    pub fn sha256(bytes: &[u8]) -> Self {
         let mut hasher = Hasher::new(Algorithm::Sha256);
         hasher.update(bytes);
         hasher.finish()
     }
 
     /// Whether some bytes have this digest.
-    pub(crate) fn check(&self, bytes: &[u8]) -> Result<(), DigestMismatch> {
+    pub fn check(&self, bytes: &[u8]) -> Result<(), DigestMismatch> {
         let mut hasher = Hasher::new(self.algorithm);
         hasher.update(bytes);
         let actual = hasher.finish();
@@ -57,12 +57,13 @@ impl Digest {
         }
     }
 
-    pub(crate) fn hex(&self) -> &str {
+    /// Its hexadecimal digits, without the algorithm.
+    pub fn hex(&self) -> &str {
         &self.hex
     }
 
     /// Where an OCI layout keeps the blob.
-    pub(crate) fn blob_path(&self) -> String {
+    pub fn blob_path(&self) -> String {
         format!("blobs/{}/{}", self.algorithm, self.hex)
     }
 }
@@ -119,13 +120,14 @@ impl Hasher {
 
 /// Passes bytes through and hashes them, if there is a digest to compare with.
 #[derive(Debug)]
-pub(crate) struct HashingReader<R> {
+pub struct HashingReader<R> {
     inner: R,
     expected: Option<(Digest, Hasher)>,
 }
 
 impl<R: Read> HashingReader<R> {
-    pub(crate) fn new(inner: R, expected: Option<Digest>) -> Self {
+    /// Reads from `inner`.
+    pub fn new(inner: R, expected: Option<Digest>) -> Self {
         let expected = expected.map(|digest| {
             let hasher = Hasher::new(digest.algorithm);
             (digest, hasher)
@@ -134,7 +136,7 @@ impl<R: Read> HashingReader<R> {
     }
 
     /// Reads what is left, if that matters for the digest.
-    pub(crate) fn drain(&mut self) -> io::Result<()> {
+    pub fn drain(&mut self) -> io::Result<()> {
         if self.expected.is_some() {
             io::copy(self, &mut io::sink())?;
         }
@@ -142,7 +144,7 @@ impl<R: Read> HashingReader<R> {
     }
 
     /// The source, and whether all that was read has the digest.
-    pub(crate) fn into_verdict(self) -> (R, Result<(), DigestMismatch>) {
+    pub fn into_verdict(self) -> (R, Result<(), DigestMismatch>) {
         let verdict = match self.expected {
             None => Ok(()),
             Some((expected, hasher)) => {
@@ -169,10 +171,13 @@ impl<R: Read> Read for HashingReader<R> {
 }
 
 /// Bytes have another digest than they must.
-#[derive(Debug)]
-pub(crate) struct DigestMismatch {
-    pub(crate) expected: Digest,
-    pub(crate) actual: Digest,
+#[derive(Debug, thiserror::Error)]
+#[error("the digest is {actual}, not {expected}")]
+pub struct DigestMismatch {
+    /// What the digest must be.
+    pub expected: Digest,
+    /// What it is.
+    pub actual: Digest,
 }
 
 #[cfg(test)]
