@@ -398,3 +398,42 @@ fn removing_ends_enclaves_whose_daemon_was_stopped() {
     assert_nothing_runs();
     assert!(!Path::new("/run/enclaved").exists());
 }
+
+/// The script that [`docs/ci.md`](../../docs/ci.md) has runners call.
+fn boot_image(image: &Path, line: &str) -> Finished {
+    let script = "/usr/share/doc/enclaved/examples/boot-image.sh";
+    run(Command::new("sh")
+        .arg(script)
+        .arg(image)
+        .arg(line)
+        .envs([("MEMORY", "128"), ("LIMIT", "60")]))
+}
+
+#[test]
+fn the_example_for_ci_builds_and_boots_an_image_and_leaves_nothing() {
+    let _installed = Installed::now();
+    let image = Path::new("/tmp/ci-image");
+    let bin = image.join("rootfs/bin");
+    fs::create_dir_all(&bin).expect("make the image");
+    fs::copy("/bin/busybox", bin.join("busybox")).expect("copy busybox");
+    fs::write(
+        image.join("cmd"),
+        "/bin/busybox\nsh\n-c\necho it boots; exec /bin/busybox sleep 1000\n",
+    )
+    .expect("write the command");
+    fs::write(image.join("env"), "").expect("write the environment");
+
+    let passed = boot_image(image, "it boots").succeeded();
+    assert!(passed.stdout.ends_with("it boots\n"), "{}", passed.stdout);
+
+    let failed = boot_image(image, "something else");
+    assert_eq!(failed.code(), Some(1));
+    assert!(failed.stdout.contains("it boots"), "{}", failed.stdout);
+    assert!(
+        failed.stderr.contains("did not print: something else"),
+        "{}",
+        failed.stderr
+    );
+    assert_eq!(Host::of_the_parent().describe().len(), 0);
+    fs::remove_dir_all(image).expect("remove the image");
+}

@@ -35,8 +35,12 @@ pub(crate) const STEP: &str = "Debian package";
 const SOURCE_DATE_EPOCH: &str = "1704067200";
 
 /// Text files: name below `dist`, path in the package.
-const FILES: [(&str, &str); 6] = [
+const FILES: [(&str, &str); 7] = [
     ("allocator.yaml", "etc/nitro_enclaves/allocator.yaml"),
+    (
+        "ci/boot-image.sh",
+        "usr/share/doc/enclaved/examples/boot-image.sh",
+    ),
     ("enclaved.service", "lib/systemd/system/enclaved.service"),
     ("enclaved.socket", "lib/systemd/system/enclaved.socket"),
     ("enclaved.sysusers.conf", "usr/lib/sysusers.d/enclaved.conf"),
