@@ -15,7 +15,12 @@ pub(crate) fn check_reference(input: &[u8]) {
     assert!(reference.tag().is_some() || reference.digest().is_some());
     let is_harmless = |byte: u8| byte.is_ascii_alphanumeric() || b"/:@._-[]".contains(&byte);
     assert!(whole.bytes().all(is_harmless), "{whole}");
-    assert!(!whole.contains("//") && !whole.contains(".."), "{whole}");
+    // A tag may have dots in a row, but is never a step up.
+    assert!(
+        !whole.contains("//") && !reference.name().contains(".."),
+        "{whole}"
+    );
+    assert!(reference.tag().is_none_or(|tag| !tag.starts_with('.')), "{whole}");
     assert!(!reference.host().contains('/') && reference.name().len() <= 255);
 }
 
