@@ -17,7 +17,7 @@ use crate::tar_writer::{Extra, TarWriter};
 use crate::test_server::{Answer, Server, closed_port};
 
 /// An image of two layers.
-fn image() -> Image {
+pub(crate) fn image() -> Image {
     let lower = TarWriter::new()
         .entry("bin/app", b'0', b"", b"application", Extra::mode(0o4755))
         .file("etc/removed", "x")
@@ -392,20 +392,25 @@ fn what_the_engine_has_not_comes_from_a_registry() {
 /// A directory with a Dockerfile for busybox, and a configuration of buildah's storage that is in it as well.
 fn dockerfile() -> TempDir {
     let directory = workplace();
-    let at = |name: &str| directory.path().join(name);
-    fs::create_dir(at("context")).unwrap();
-    fs::copy("/bin/busybox", at("context/busybox")).unwrap();
+    furnish_for_dockerfile(directory.path(), "context");
+    directory
+}
+
+/// Makes both in `directory`, the Dockerfile in its subdirectory `context`.
+pub(crate) fn furnish_for_dockerfile(directory: &Path, context: &str) {
+    let context = directory.join(context);
+    fs::create_dir(&context).unwrap();
+    fs::copy("/bin/busybox", context.join("busybox")).unwrap();
     fs::write(
-        at("context/Dockerfile"),
+        context.join("Dockerfile"),
         "FROM scratch\nCOPY busybox /bin/busybox\nENTRYPOINT [\"/bin/busybox\", \"echo\"]\nCMD [\"hello\"]\n",
     )
     .unwrap();
     let storage = format!(
         "[storage]\ndriver = \"vfs\"\ngraphroot = \"{0}/graph\"\nrunroot = \"{0}/run\"\n",
-        at("storage").display()
+        directory.join("storage").display()
     );
-    fs::write(at("storage.conf"), storage).unwrap();
-    directory
+    fs::write(directory.join("storage.conf"), storage).unwrap();
 }
 
 fn build_dockerfile(directory: &Path, more: &[&str]) -> Program {

@@ -8,11 +8,13 @@ use std::process::Command;
 use api::{EnclaveTermination, EventKind, PoolCore, PoolHugepages, Pools, Reply, Request};
 use test_signer::{Curve, TestSigner};
 
+use crate::build_from_elsewhere::{furnish_for_dockerfile, image};
 use crate::enclaves::{description, run_info};
 use crate::events::event;
 use crate::fake_daemon::FakeDaemon;
 use crate::foreground::ended;
 use crate::program::Program;
+use crate::registry::{Access, Registry};
 use crate::{attested, build_enclave, images};
 
 /// The commands that the help lists.
@@ -100,15 +102,20 @@ fn answer(request: &Request) -> Vec<Reply> {
 fn every_command_shows_examples_that_work_as_they_are() {
     let directory = tempfile::tempdir().unwrap();
     furnish(directory.path());
+    furnish_for_dockerfile(directory.path(), "hello");
+    let storage = tempfile::tempdir().unwrap();
+    let registry = Registry::start(storage.path(), Access::Open);
+    registry.push(&image(), "hello", "v1");
     let daemon = FakeDaemon::serving(answer);
     let program = Path::new(env!("CARGO_BIN_EXE_nitro-cli")).parent().unwrap();
-    let path = format!("{}:/usr/bin:/bin", program.display());
+    let path = format!("{}:/usr/bin:/bin:/usr/sbin:/sbin", program.display());
     for command in commands() {
         let help = Program::new([&command, "--help"]).run().stdout;
         let examples = examples(&help);
         assert!(!examples.is_empty(), "{help}");
         for example in examples {
             assert!(example.starts_with(&format!("nitro-cli {command}")), "{example}");
+            let example = example.replace("registry.example", &registry.host);
 
             let output = Command::new("sh")
                 .args(["-c", &example])
@@ -119,6 +126,9 @@ fn every_command_shows_examples_that_work_as_they_are() {
                 .env("ENCLAVED_SOCKET", daemon.socket())
                 .env("NITRO_CLI_BLOBS", "blobs")
                 .env("NITRO_CLI_LOGS_PATH", directory.path().join("logs"))
+                .env("HOME", directory.path())
+                .env("BUILDAH_ISOLATION", "chroot")
+                .env("CONTAINERS_STORAGE_CONF", directory.path().join("storage.conf"))
                 .output()
                 .unwrap();
 
