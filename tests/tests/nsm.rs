@@ -592,6 +592,22 @@ fn a_vmm_that_was_taken_over_reaches_no_key_no_register_no_enclave_and_no_proces
 }
 
 #[test]
+fn what_a_vmm_that_was_taken_over_leaves_behind_ends_with_its_enclave() {
+    let _world = World::enter();
+    let daemon = with_hostile_vmm("leave-a-child");
+    let enclave = hello().run(daemon.host());
+    let child = PathBuf::from("/proc").join(finding("child "));
+    assert!(child.exists());
+
+    enclave.terminate();
+
+    assert!(!child.exists());
+    // And what the enclave had can be had again.
+    fs::write(ORDERS, "behave").expect("write the orders");
+    hello().run(daemon.host()).terminate();
+}
+
+#[test]
 fn a_vmm_that_was_taken_over_cannot_starve_the_daemon_or_break_its_own_registers() {
     let _world = World::enter();
     use_vmm(Path::new("/usr/bin/enclave-vmm"));

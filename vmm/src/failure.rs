@@ -26,7 +26,9 @@ pub enum LaunchError {
     #[error(transparent)]
     Boot(#[from] BootError),
     /// The parent's kernel does not take the guest's CID.
-    #[error("another virtual machine of this host has the CID {0}; choose another with --enclave-cid")]
+    #[error(
+        "another virtual machine of this host, or the host itself, has the CID {0}; choose another with --enclave-cid"
+    )]
     CidTaken(u32),
     /// A device, a thread or a descriptor that the operating system refused.
     #[error("{what}")]

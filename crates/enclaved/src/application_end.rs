@@ -35,6 +35,11 @@ impl ApplicationEndListener {
         OwnPort::listen(way, APPLICATION_END_PORT).map(Self)
     }
 
+    /// One that never hears anything.
+    pub(crate) fn deaf() -> Self {
+        Self(OwnPort::of_nobody())
+    }
+
     /// Returns when the enclave has said how its application ended. A connection that says anything else does not count,
     /// and none is waited for longer than a moment.
     pub(crate) async fn heard(&mut self) -> ApplicationEnd {

@@ -191,6 +191,20 @@ impl Partition {
         kills.is_some_and(|kills| kills != "0")
     }
 
+    /// Kills every process in the enclave's group, whoever has started it. Whether there was one.
+    pub fn kill(&self) -> bool {
+        if !is_populated(&self.group) {
+            return false;
+        }
+        if let Err(error) = write(&self.group.join("cgroup.kill"), "1") {
+            tracing::error!(
+                error = chain_of(&error),
+                "what is left of an enclave cannot be killed"
+            );
+        }
+        true
+    }
+
     /// Lets go of the partition without giving the CPUs back.
     pub fn leave(mut self) {
         self.keep = true;

@@ -24,6 +24,7 @@ use crate::authority::{Authority, AuthorityError};
 use crate::config::{Config, Limits};
 use crate::connection;
 use crate::ended::EndedEnclaves;
+use crate::error_chain::chain_of;
 use crate::foreign;
 use crate::inheritance::{self, Inherited};
 use crate::launcher::Launcher;
@@ -139,12 +140,18 @@ impl<L: Launcher> Daemon<L> {
             .and_then(|()| UnixListener::from_std(listener))
             .map_err(StartError::io("watching the client socket"))
             .map(|listener| {
+                let parent_vsock = ParentVsock::default();
+                if config.vsock == VsockBackend::Kernel
+                    && let Err(error) = parent_vsock.take_ports()
+                {
+                    tracing::error!(error = chain_of(&error), "no enclave can boot before it can");
+                }
                 let shared = Shared {
                     limits: config.limits,
                     heartbeat_timeout: config.heartbeat_timeout,
                     vmm_users: VmmUsers::from(config.first_vmm_user),
                     vsock: config.vsock,
-                    parent_vsock: ParentVsock::default(),
+                    parent_vsock,
                     machine,
                     registry: Registry::default(),
                     launcher,

@@ -13,7 +13,7 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use rustix::fs::{FallocateFlags, Mode, OFlags};
 
@@ -55,11 +55,13 @@ impl HeldMemory {
             let is_memory =
                 fs::read_link(&path).is_ok_and(|target| target.to_string_lossy().starts_with(LINK));
             if is_memory {
-                let file = rustix::fs::open(&path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
-                let size = u64::try_from(rustix::fs::fstat(&file)?.st_size).unwrap_or(u64::MAX);
-                if u64::try_from(rustix::fs::fstatfs(&file)?.f_type) == Ok(HUGETLBFS) && size <= left {
+                // Only found, not opened: a VMM that was taken over may have given that name to a device, for which even being
+                // opened means something.
+                let found = rustix::fs::open(&path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+                let size = u64::try_from(rustix::fs::fstat(&found)?.st_size).unwrap_or(u64::MAX);
+                if u64::try_from(rustix::fs::fstatfs(&found)?.f_type) == Ok(HUGETLBFS) && size <= left {
                     left -= size;
-                    files.push(file);
+                    files.push(reopened(&found)?);
                 }
             }
         }
@@ -77,6 +79,12 @@ impl HeldMemory {
             .await
             .map_err(io::Error::other)?
     }
+}
+
+/// The file that was found, open for reading and writing.
+fn reopened(found: &OwnedFd) -> rustix::io::Result<OwnedFd> {
+    let path = format!("/proc/self/fd/{}", found.as_raw_fd());
+    rustix::fs::open(path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
 }
 
 /// Says in the log, once, if this kernel does not clear hugepages on demand.

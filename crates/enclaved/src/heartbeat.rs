@@ -1,8 +1,8 @@
 //! The heartbeat by which an enclave says that it has booted.
 //!
 //! The enclave's init connects to its parent's vsock port 9000, sends the byte 0xB7 and expects it back
-//! (aws-nitro-enclaves-sdk-bootstrap, `init.c`). Each enclave has a listener of its own, so that enclaves can boot at
-//! the same time and none can answer for another. It is gone after boot.
+//! (aws-nitro-enclaves-sdk-bootstrap, `init.c`). Each enclave's is listened for apart, by a socket of its own or by
+//! its CID ([`crate::own_port`]), so that enclaves can boot at the same time and none answers for another.
 
 use std::io;
 use std::time::Duration;

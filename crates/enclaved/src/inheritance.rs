@@ -9,7 +9,8 @@
 //!   of a booted enclave    lives        taken over: it goes on, with all it holds
 //!   of a booted enclave    has ended    told as ended, for the reason in its outcome file; removed
 //!   of a booting one       lives        ended: the client that it belonged to went with the daemon; removed
-//!   none, or damaged       unknown      removed
+//!   damaged                lives        ended, if the note at least names it; removed
+//!   none                   unknown      removed
 //! ```
 
 use std::fs;
@@ -22,7 +23,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::Signal;
 
 use crate::ids::EnclaveId;
-use crate::note::{Note, NoteError};
+use crate::note::{self, Note, NoteError};
 
 /// How long a killed process may take to go.
 const KILL_TIME_LIMIT: Duration = Duration::from_secs(10);
@@ -87,6 +88,11 @@ fn look_at(id: &EnclaveId, path: &Path) -> Option<Inherited> {
         Err(NoteError::Io(error)) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => {
             tracing::warn!(enclave = %id, error = &error as &dyn std::error::Error, "an enclave is given up");
+            if let Some(vmm) = note::vmm_of_damaged(path)
+                && let Some(process) = vmm.open()
+            {
+                end(&process, vmm.process_id);
+            }
         }
     }
     remove(path);
@@ -204,6 +210,28 @@ mod tests {
         assert!(other.try_wait().unwrap().is_none());
         other.kill().unwrap();
         other.wait().unwrap();
+    }
+
+    #[test]
+    fn a_vmm_whose_note_is_of_another_version_does_not_go_on_unseen() {
+        let run = tempfile::tempdir().unwrap();
+        let mut vmm = sleeper();
+        let path = enclave(
+            run.path(),
+            "i-0-enc1",
+            ProcessIdentity::of(vmm.id()).unwrap(),
+            true,
+        );
+        let note = path.join("enclave.json");
+        let newer = fs::read_to_string(&note)
+            .unwrap()
+            .replacen('{', "{\"newer\":1,", 1);
+        fs::write(&note, newer).unwrap();
+
+        assert!(take(run.path()).unwrap().is_empty());
+
+        assert!(!vmm.wait().unwrap().success());
+        assert!(!path.exists());
     }
 
     #[test]

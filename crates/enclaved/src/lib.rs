@@ -59,6 +59,7 @@ mod image_signature;
 pub mod inheritance;
 mod interrupts;
 pub mod launcher;
+mod leftovers;
 pub mod note;
 mod own_port;
 mod parent_vsock;

@@ -119,6 +119,18 @@ impl Note {
     }
 }
 
+/// The VMM that a note names which is otherwise of no use: damaged, or written by another version.
+pub(crate) fn vmm_of_damaged(directory: &Path) -> Option<ProcessIdentity> {
+    #[derive(Deserialize)]
+    struct Damaged {
+        vmm: ProcessIdentity,
+    }
+    let mut text = Vec::new();
+    let file = File::open(directory.join(NOTE_FILE)).ok()?;
+    file.take(MAX_NOTE).read_to_end(&mut text).ok()?;
+    Some(serde_json::from_slice::<Damaged>(&text).ok()?.vmm)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use tokio::net::{UnixListener, UnixStream};
 
-use crate::parent_vsock::{Calls, ParentVsock};
+use crate::parent_vsock::{Calls, ParentVsock, PortTaken};
 use crate::run_directory::{EnclaveDirectory, RunDirectoryError};
 
 /// How an enclave reaches its parent.
@@ -25,16 +25,8 @@ pub(crate) enum ListenError {
     #[error(transparent)]
     Directory(#[from] RunDirectoryError),
     /// On the machine's vsock.
-    #[error(
-        "the daemon cannot listen on vsock port {port} of this machine; if another program or daemon has it, stop that or use \
-         --vsock unix"
-    )]
-    Vsock {
-        /// The port that was wanted.
-        port: u32,
-        /// What the kernel said.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Vsock(#[from] PortTaken),
 }
 
 /// The listener. Dropping it lets go of the port.
@@ -45,6 +37,7 @@ pub(crate) struct OwnPort(Kind);
 enum Kind {
     Socket { listener: UnixListener, path: PathBuf },
     Calls(Calls),
+    Nobody,
 }
 
 impl OwnPort {
@@ -68,14 +61,14 @@ impl OwnPort {
                 let listener = watched.map_err(failed)?;
                 Kind::Socket { listener, path }
             }
-            Way::Kernel(parent, cid) => {
-                let calls = parent
-                    .expect(cid, port)
-                    .map_err(|source| ListenError::Vsock { port, source })?;
-                Kind::Calls(calls)
-            }
+            Way::Kernel(parent, cid) => Kind::Calls(parent.expect(cid, port)?),
         };
         Ok(Self(kind))
+    }
+
+    /// One to which no connection ever comes.
+    pub(crate) fn of_nobody() -> Self {
+        Self(Kind::Nobody)
     }
 
     /// The next connection of the enclave. May be dropped half-way and called again without losing one.
@@ -86,6 +79,7 @@ impl OwnPort {
         match &mut self.0 {
             Kind::Socket { listener, .. } => Ok(listener.accept().await?.0),
             Kind::Calls(calls) => calls.next().await,
+            Kind::Nobody => std::future::pending().await,
         }
     }
 }

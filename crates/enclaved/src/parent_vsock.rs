@@ -4,7 +4,10 @@
 //! connection it is tells the caller's CID, which the parent's kernel has checked. Each connection is handed to whoever expects
 //! one from that CID at that port; others are closed.
 //!
-//! The ports are taken when the first enclave expects a call, and kept as long as the daemon runs.
+//! The ports are taken when a daemon starts whose enclaves are to use them, else when the first enclave expects a call, and kept
+//! as long as the daemon runs. They are anybody's to take, as on EC2: whoever has them when no daemon does keeps enclaves from
+//! booting, but not those that have booted from going on. One listener for all also means that they share its backlog; what one
+//! guest may put into it is bounded by its VMM (`vmm/src/vsock/kernel/parent.rs`).
 
 use std::collections::HashMap;
 use std::io;
@@ -42,6 +45,17 @@ struct Inner {
     accepting: JoinSet<()>,
 }
 
+/// Why a port cannot be had.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the daemon cannot listen on vsock port {port} of this machine; if another program or daemon has it, stop that or use \
+     --vsock unix"
+)]
+pub(crate) struct PortTaken {
+    port: u32,
+    source: io::Error,
+}
+
 /// Calls of one enclave at one port. Dropping it closes later ones.
 #[derive(Debug)]
 pub(crate) struct Calls {
@@ -56,12 +70,26 @@ impl ParentVsock {
     ///
     /// # Errors
     /// If a port cannot be had, for example because another program has it.
-    pub(crate) fn expect(&self, cid: u32, port: u32) -> io::Result<Calls> {
+    pub(crate) fn expect(&self, cid: u32, port: u32) -> Result<Calls, PortTaken> {
+        self.take_ports()?;
         let (sender, waiting) = mpsc::channel(MOST_WAITING);
+        self.lock().expected.insert((cid, port), sender);
+        Ok(Calls {
+            parent: self.clone(),
+            key: (cid, port),
+            waiting,
+        })
+    }
+
+    /// Takes the ports unless they are taken. Must be called on a Tokio runtime.
+    ///
+    /// # Errors
+    /// As [`expect`](Self::expect).
+    pub(crate) fn take_ports(&self) -> Result<(), PortTaken> {
         let mut inner = self.lock();
         if inner.accepting.is_empty() {
             // All or none: of two daemons, one has both.
-            let [first, second] = PORTS.map(listen);
+            let [first, second] = PORTS.map(|port| listen(port).map_err(|source| PortTaken { port, source }));
             for (listener, port) in [first?, second?].into_iter().zip(PORTS) {
                 let parent = self.clone();
                 inner
@@ -69,12 +97,7 @@ impl ParentVsock {
                     .spawn(async move { parent.accept(listener, port).await });
             }
         }
-        inner.expected.insert((cid, port), sender);
-        Ok(Calls {
-            parent: self.clone(),
-            key: (cid, port),
-            waiting,
-        })
+        Ok(())
     }
 
     /// Never returns.

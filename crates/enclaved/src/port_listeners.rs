@@ -38,7 +38,9 @@ impl PortListeners {
     pub(crate) fn watch(directory: &EnclaveDirectory, user: VmmUser) -> io::Result<Self> {
         let flags = inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC;
         let events = inotify::init(flags)?;
-        let arrivals = inotify::WatchFlags::CREATE | inotify::WatchFlags::MOVED_TO;
+        // And changes of who owns them: a program may give its socket to a user of its own once it has bound it.
+        let arrivals =
+            inotify::WatchFlags::CREATE | inotify::WatchFlags::MOVED_TO | inotify::WatchFlags::ATTRIB;
         inotify::add_watch(&events, directory.path(), arrivals | inotify::WatchFlags::ONLYDIR)?;
         let arrivals = Arrivals {
             events: UnixStream::from_std(events.into())?,
@@ -152,6 +154,11 @@ mod tests {
         fs::symlink_metadata(path).unwrap().uid()
     }
 
+    /// As a program would that gives its socket to somebody else.
+    fn chownat_root(path: &Path) {
+        std::os::unix::fs::chown(path, Some(0), None).unwrap();
+    }
+
     async fn owned_by(user: VmmUser, path: &Path) {
         let wait = async {
             while owner(path) != user.id() {
@@ -187,6 +194,8 @@ mod tests {
         owned_by(user, &path("vsock.sock_4294967295")).await;
         sockets.push(UnixListener::bind(path("moved")).unwrap());
         fs::rename(path("moved"), path("vsock.sock_5")).unwrap();
+        owned_by(user, &path("vsock.sock_5")).await;
+        chownat_root(&path("vsock.sock_5"));
         owned_by(user, &path("vsock.sock_5")).await;
         for name in others.iter().chain(&["vsock.sock_2", "vsock.sock_3"]) {
             assert_eq!(owner(&path(name)), 0, "{name}");

@@ -6,6 +6,7 @@ use std::time::Duration;
 use api::vmm::{LaunchSpec, VsockBackend};
 use api::{ErrorCode, Failure};
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 
 use crate::admission::{Grant, Image};
 use crate::allocator::pool::PoolLock;
@@ -192,7 +193,12 @@ impl Sockets {
 fn open_vhost() -> Result<OwnedFd, Failure> {
     let flags = OFlags::RDWR | OFlags::CLOEXEC;
     rustix::fs::open(VHOST_VSOCK, flags, Mode::empty()).map_err(|error| {
-        let context = "There is no /dev/vhost-vsock; `modprobe vhost_vsock` makes it, and `enclaved --vsock unix` does without";
+        let context = match error {
+            Errno::NOENT | Errno::NODEV | Errno::NXIO => {
+                "There is no /dev/vhost-vsock; `modprobe vhost_vsock` makes it, and `enclaved --vsock unix` does without"
+            }
+            _ => "/dev/vhost-vsock cannot be opened",
+        };
         Failure::caused_by(ErrorCode::FileOperation, context, &error)
     })
 }

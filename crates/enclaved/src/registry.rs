@@ -479,6 +479,12 @@ impl Lease {
         }
     }
 
+    /// Kills every process of the enclave's control group. Whether there was one; `None` without a control group.
+    pub fn kill_group(&self) -> Option<bool> {
+        self.update(|record| record.partition.as_ref().map(Partition::kill))
+            .flatten()
+    }
+
     /// Whether the kernel has killed the VMM for want of memory. Not known without a control group.
     pub fn was_killed_for_memory(&self) -> bool {
         let known = self.update(|record| {

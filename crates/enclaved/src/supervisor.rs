@@ -31,8 +31,9 @@ use crate::guest_memory::HeldMemory;
 use crate::heartbeat::Heartbeat;
 use crate::image_signature;
 use crate::launcher::{Instance, Launcher, ProcessEnd, Said};
+use crate::leftovers;
 use crate::note::{Facts, Note};
-use crate::own_port::{ListenError, Way};
+use crate::own_port::Way;
 use crate::parent_vsock::ParentVsock;
 use crate::port_listeners::PortListeners;
 use crate::preparation::Prepared;
@@ -132,9 +133,6 @@ pub(crate) enum TakeOverError {
     /// Its pipes.
     #[error(transparent)]
     Directory(#[from] RunDirectoryError),
-    /// Where it calls its parent.
-    #[error(transparent)]
-    Listen(#[from] ListenError),
     /// Its console.
     #[error(transparent)]
     Console(#[from] ConsoleError),
@@ -177,8 +175,13 @@ pub(crate) fn resume<L: Launcher>(
         VsockBackend::Unix => Way::Directory(&directory),
         VsockBackend::Kernel => Way::Kernel(parent_vsock, note.enclave.cid),
     };
-    let application_end = ApplicationEndListener::listen(way)?;
     let id = &note.enclave.id;
+    // None of what follows is a reason to end an enclave that lives.
+    let application_end = ApplicationEndListener::listen(way).unwrap_or_else(|error| {
+        let error = chain_of(&error);
+        tracing::error!(enclave = %id, error, "how the enclave's application ends will not be heard");
+        ApplicationEndListener::deaf()
+    });
     let watched = note.vmm_user.filter(|_| lives);
     let port_listeners = watched
         .map(|user| PortListeners::watch(&directory, user))
@@ -335,6 +338,7 @@ impl<I: Instance> Life<I> {
         }
         self.instance.kill();
         let process_end: ProcessEnd = self.instance.wait().await;
+        leftovers::end(&self.lease, self.note.vmm_user).await;
         if let Some(security_module) = self.security_module.take() {
             // It writes into the directory that is about to go.
             security_module.stop().await;

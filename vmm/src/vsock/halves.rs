@@ -3,9 +3,9 @@
 //! [`Vsock`] is activated and reset by its transport on vCPU threads, [`VsockWorker`] takes the *turns* on the VMM's device
 //! thread: something that the backend waits for wakes it, and it does what there is to do, within bounds and without waiting.
 //! Between the two is the active device in a mutex. A turn holds it for some megabytes of copying at most; a vCPU takes it to
-//! activate or to reset the device and for nothing else. No thread waits for another while it holds it. A reset therefore is
-//! complete when it returns: queues and all that belonged to the guest's connections are gone, and the worker finds nothing to
-//! do.
+//! activate or to reset the device and for nothing else. No thread waits for another while it holds it. When a reset returns, guest
+//! memory is not touched any more and the worker finds nothing to do. What was buffered of the guest's connections is gone with
+//! the Unix backend; the kernel keeps its sockets until the guest, asked about them, says that it does not know them.
 
 use std::io;
 use std::os::fd::AsRawFd;

@@ -10,6 +10,7 @@
 //! impersonate       asks for documents in the name of another enclave, through its own channel and through that one's socket
 //! garbage           sends what is no request, then asks for PCR 0
 //! flood             asks for documents for as long as it lives
+//! leave-a-child     starts another process, and waits to be ended
 //! break-out         tries to open the files in the following lines, and whatever else is not its own
 //! ```
 //!
@@ -25,6 +26,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
@@ -67,6 +69,7 @@ fn main() -> io::Result<()> {
         "impersonate" => impersonate(&nsm, &spec.enclave_id)?,
         "garbage" => send_garbage(&nsm)?,
         "flood" => flood(&nsm)?,
+        "leave-a-child" => leave_a_child()?,
         "break-out" => break_out::try_everything(&orders.map(PathBuf::from).collect::<Vec<_>>(), found)?,
         _ => {}
     }
@@ -189,6 +192,12 @@ fn impersonate(own: &Channel, own_id: &str) -> io::Result<()> {
         found(&format!("other's socket: {outcome}"))?;
     }
     Ok(())
+}
+
+/// It is its VMM's user's, and not what `terminate-enclave` is told to end.
+fn leave_a_child() -> io::Result<()> {
+    let child = Command::new("sleep").arg("100000").spawn()?;
+    found(&format!("child {}", child.id()))
 }
 
 fn send_garbage(nsm: &Channel) -> io::Result<()> {

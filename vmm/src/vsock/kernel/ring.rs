@@ -51,6 +51,9 @@ const USED_INDEX: usize = USED + 2;
 const USED_ENTRIES: usize = USED + 4;
 const KICK_AT: usize = USED_ENTRIES + 8 * SIZE as usize;
 
+/// Chains that vhost may have used without a call.
+const MOST_UNTOLD: u16 = 16;
+
 /// Who writes to the buffers of a ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Direction {
@@ -270,9 +273,10 @@ impl Ring {
         self.ask_for_call_after(0)
     }
 
-    /// Asks for a call once vhost has used three quarters of what it has: for chains that nobody waits for.
+    /// Asks for a call once vhost has used three quarters of what it has, or so many: for chains that nobody waits for. Some may
+    /// never come back, since vhost throws away what it has no memory for.
     pub(super) fn ask_for_late_call(&self) -> Result<bool, TurnError> {
-        self.ask_for_call_after(self.chains / 4 * 3)
+        self.ask_for_call_after((self.chains / 4 * 3).min(MOST_UNTOLD))
     }
 
     fn ask_for_call_after(&self, chains: u16) -> Result<bool, TurnError> {

@@ -83,7 +83,11 @@ impl Transmitter {
                 self.queue.undo_pop();
                 return Ok(false);
             }
-            parent.rewrite_for_kernel(&mut header);
+            if !parent.rewrite_for_kernel(&mut header) {
+                complaints.line(format_args!("vsock: the guest calls the daemon too often"));
+                self.queue.push_used(memory, head, 0)?;
+                continue;
+            }
             let slot = self.ring.add(head, &self.packet.payload)?;
             self.ring.set_header(slot, &header)?;
         }

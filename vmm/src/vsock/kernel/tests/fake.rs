@@ -1,9 +1,10 @@
-//! A vhost in this process: takes packets from the shadow ring and puts packets into it, when a test says so.
+//! A vhost in this process: takes packets from the shadow ring and puts packets into it, when a test says so. Like the real one
+//! it does not look at a ring that it has found empty before it is kicked.
 
 use std::io;
 use std::sync::{Arc, Mutex};
 
-use virtio::GuestMemory;
+use virtio::{Chain, GuestMemory};
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend as _};
 use vmm_sys_util::eventfd::EventFd;
@@ -35,7 +36,25 @@ struct State {
 #[derive(Debug)]
 struct DeviceRing {
     queue: Queue,
+    kick: EventFd,
     call: EventFd,
+    asleep: bool,
+}
+
+impl DeviceRing {
+    fn next<'m>(&mut self, memory: &'m GuestMemory) -> Option<Chain<'m>> {
+        if self.asleep && self.kick.read().is_err() {
+            return None;
+        }
+        self.asleep = false;
+        loop {
+            let next = self.queue.iter(memory).unwrap().next();
+            if next.is_some() || !self.queue.enable_notification(memory).unwrap() {
+                self.asleep = next.is_none();
+                return next;
+            }
+        }
+    }
 }
 
 impl FakeVhost {
@@ -59,7 +78,7 @@ impl FakeVhost {
     pub(super) fn take(&self) -> Option<(Header, Vec<u8>)> {
         let mut state = self.state.lock().unwrap();
         let ring = &mut state.running.as_mut()?[TO_KERNEL];
-        let chain = ring.queue.iter(&*self.memory).unwrap().next()?;
+        let chain = ring.next(&self.memory)?;
         let head = chain.head_index();
         let mut packet = Vec::new();
         for (index, descriptor) in chain.enumerate() {
@@ -83,7 +102,7 @@ impl FakeVhost {
             return false;
         };
         let ring = &mut rings[TO_GUEST];
-        let Some(chain) = ring.queue.iter(&*self.memory).unwrap().next() else {
+        let Some(chain) = ring.next(&self.memory) else {
             return false;
         };
         let head = chain.head_index();
@@ -151,7 +170,9 @@ impl Vhost for FakeVhost {
             assert!(queue.is_valid(&*self.memory));
             DeviceRing {
                 queue,
+                kick: ring.kick.try_clone().unwrap(),
                 call: ring.call.try_clone().unwrap(),
+                asleep: false,
             }
         });
         assert!(self.memory.num_regions() > self.guest_memory.num_regions());
