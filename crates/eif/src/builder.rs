@@ -163,7 +163,7 @@ impl<W: Write + Seek> Builder<W> {
             out,
             header: *header,
             sections: Vec::new(),
-            measurer: Measurer::new(),
+            measurer: Measurer::new().in_parallel(),
         }
     }
 
