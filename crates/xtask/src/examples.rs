@@ -103,7 +103,7 @@ fn make_blobs(workspace: &Workspace, blobs: &Path, init: &Path, kernel: &Kernel)
 }
 
 /// Every enclave carries, measures and unpacks its programs: without debugging information they are a third as long.
-fn strip(workspace: &Workspace, program: &Path, stripped: &Path) -> Result<(), Error> {
+pub(crate) fn strip(workspace: &Workspace, program: &Path, stripped: &Path) -> Result<(), Error> {
     let mut strip = Command::new("strip");
     process::logged(
         strip.arg("-o").arg(stripped).arg(program),

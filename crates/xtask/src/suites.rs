@@ -22,6 +22,7 @@ use parent_instance::{Config, ParentInstance, Session};
 
 use crate::cargo::{self, Executable};
 use crate::error::{Error, at};
+use crate::examples;
 use crate::installation::below;
 use crate::parent::{self, file};
 use crate::process;
@@ -91,12 +92,25 @@ pub(crate) fn built(workspace: &Workspace) -> Result<Suites, Error> {
     let mut suites: Vec<Suite> = executables.iter().filter_map(Suite::from_executable).collect();
     suites.sort_by(|one, other| one.name.cmp(&other.name));
     let guests = executables
-        .into_iter()
+        .iter()
         .filter(|executable| executable.kind == "bin" && !executable.is_test);
+    let guests: Result<_, _> = guests
+        .map(|executable| stripped(workspace, &executable.path))
+        .collect();
     Ok(Suites {
         suites,
-        guests: guests.map(|executable| executable.path).collect(),
+        guests: guests?,
     })
+}
+
+/// The application without debugging information, in a file of the same name.
+fn stripped(workspace: &Workspace, application: &Path) -> Result<PathBuf, Error> {
+    let directory = workspace.output("guests");
+    fs::create_dir_all(&directory).map_err(at("create", &directory))?;
+    let name = application.file_name().unwrap_or_default();
+    let stripped = directory.join(name);
+    examples::strip(workspace, application, &stripped)?;
+    Ok(stripped)
 }
 
 impl Suite {
