@@ -19,6 +19,9 @@ limit=${LIMIT:-120}
 
 directory=$(mktemp -d)
 name=ci-$$
+# Ends by a signal too, so that a job that is cancelled leaves nothing.
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
 finish() {
     nitro-cli terminate-enclave --enclave-name "$name" >/dev/null 2>&1 || true
     rm -rf "$directory"
@@ -37,10 +40,11 @@ nitro-cli doctor || true
 
 nitro-cli build-enclave --docker-uri "$image" --output-file "$directory/image.eif"
 nitro-cli run-enclave --eif-path "$directory/image.eif" --memory "$memory" --cpu-count 2 --debug-mode --enclave-name "$name"
-nitro-cli console --enclave-name "$name" --disconnect-timeout "$limit" >"$directory/console" &
+# Unlike its console, the log of an enclave can be read when it has ended.
+timeout "$limit" nitro-cli logs --enclave-name "$name" --follow >"$directory/console" &
 watcher=$!
 until grep -q -F -e "$line" "$directory/console"; do
-    if ! kill -0 "$watcher" 2>/dev/null; then
+    if ! kill -0 "$watcher" 2>/dev/null && ! grep -q -F -e "$line" "$directory/console"; then
         cat "$directory/console"
         echo "boot-image.sh: the enclave did not print: $line" >&2
         exit 1

@@ -107,6 +107,7 @@ impl Daemon {
     pub(crate) fn next_reply(&mut self) -> Result<Reply, AskError> {
         match self.receive()? {
             Reply::Error(failure) => Err(AskError::Declined(failure)),
+            Reply::Busy(failure) => Err(AskError::NoAnswer(failure)),
             reply => Ok(reply),
         }
     }

@@ -2,10 +2,26 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
 use rustix::fs::OFlags;
+
+/// Opens what can be read to its end: a regular file, or what a shell has put in the place of one, such as `<(command)` and
+/// `/dev/stdin`. The caller bounds what it reads.
+///
+/// # Errors
+/// What the system says; [`io::ErrorKind::InvalidInput`] for anything else, such as a directory.
+pub(crate) fn open_readable(path: &Path) -> io::Result<File> {
+    let kind = std::fs::metadata(path)?.file_type();
+    if !(kind.is_file() || kind.is_fifo() || kind.is_char_device()) {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "not a regular file or a pipe",
+        ));
+    }
+    File::open(path)
+}
 
 /// Opens a regular file for reading, and says how many bytes it has.
 ///

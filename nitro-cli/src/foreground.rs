@@ -12,7 +12,6 @@
 //! A thread takes SIGINT, SIGTERM and SIGHUP, unless they are ignored; a second one ends the process at once. Enclaves outlive their daemon, so while it is
 //! restarted or upgraded this waits for the next one.
 
-use std::fs;
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -28,6 +27,7 @@ use signal_hook::low_level::emulate_default_handler;
 use crate::daemon::{AskError, Daemon, unexpected_answer};
 use crate::error::CommandError;
 use crate::output;
+use crate::signals::is_ignored;
 
 /// How long there may be no daemon.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -144,20 +144,16 @@ fn exit_after(signal: i32) -> u8 {
     if signal == SIGINT { INTERRUPTED } else { 0 }
 }
 
-/// Whether the process was started with this signal ignored, as `nohup` and shells do: then it stays so.
-fn is_ignored(signal: i32) -> bool {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
-        .is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
-}
-
 /// Takes signals as long as the process lives.
 fn take(mut signals: Signals, state: &Mutex<State>, socket: &Path) {
     for signal in signals.forever() {
         let mut state = lock(state);
         if state.signal.is_some() {
-            let _ = emulate_default_handler(signal);
+            // A terminal that closes sends more than one signal at once, and the first must have its effect.
+            if signal == SIGINT {
+                let _ = emulate_default_handler(signal);
+            }
+            continue;
         }
         state.signal = Some(signal);
         output::notice("Ending the enclave...");
@@ -175,8 +171,14 @@ fn terminate_in_background(socket: &Path, enclave_id: &str) {
     let socket = socket.to_owned();
     let request = Request::TerminateEnclave(Selector::Id(enclave_id.to_owned()));
     thread::spawn(move || {
-        if let Err(AskError::NoAnswer(failure)) = ask_patiently(&socket, &request) {
-            output::notice(failure.message);
+        match ask_patiently(&socket, &request) {
+            // It has ended by itself meanwhile.
+            Ok(_)
+            | Err(AskError::Declined(Failure {
+                code: ErrorCode::SocketError,
+                ..
+            })) => {}
+            Err(AskError::Declined(failure) | AskError::NoAnswer(failure)) => output::notice(failure.message),
         }
     });
 }

@@ -31,7 +31,7 @@ const CACHE: &str = "layers";
 /// file without a name in `temporary`.
 ///
 /// # Errors
-/// E48 if a path is no image; E49 if an image cannot be built; E50 if a name is none, an engine does not give its image, or
+/// E48 if a path is no image, or the engine that `DOCKER_HOST` names is not there; E49 if an image cannot be built; E50 if a name is none, an engine does not give its image, or
 /// credentials or certificates cannot be used; E51 if there is no place for what is fetched; E03 if a mirror is none.
 pub(crate) fn find(
     options: &BuildEnclave,
@@ -85,6 +85,22 @@ fn pull_failure(name: &str, error: &FetchError) -> Failure {
     )
 }
 
+/// A text that should have no user and password before its host, without them: it goes to a terminal and into a log.
+fn without_password(text: &str) -> String {
+    let (scheme, rest) = match text.split_once("://") {
+        Some((scheme, rest)) => (format!("{scheme}://"), rest),
+        None => (String::new(), text),
+    };
+    let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    match host.rsplit_once('@') {
+        // A digest follows an `@` as well, but no colon comes before it in a host.
+        Some((user, host)) if user.contains(':') || !scheme.is_empty() => {
+            format!("{scheme}***@{host}{path}")
+        }
+        _ => text.to_owned(),
+    }
+}
+
 fn is_path(text: &OsStr) -> bool {
     text.to_string_lossy().starts_with(['/', '.'])
 }
@@ -94,8 +110,9 @@ fn reference(name: &str) -> Result<Reference, Failure> {
         Failure::caused_by(
             ErrorCode::DockerImagePull,
             &format!(
-                "`{name}` is neither a file or directory on this machine nor the name of an image in a registry, such as \
-                 `registry.example/team/hello:v1`"
+                "`{}` is neither a file or directory on this machine nor the name of an image in a registry, such as \
+                 `registry.example/team/hello:v1`",
+                without_password(name)
             ),
             &error,
         )
@@ -109,10 +126,15 @@ fn in_engine(
     temporary: &Path,
     progress: &mut ProgressReport,
 ) -> Result<Option<Source>, Failure> {
-    let found = Engine::find(&variable).and_then(|engine| match engine {
-        Some(engine) if engine.has(name)? => Ok(Some(engine)),
-        _ => Ok(None),
-    });
+    // The one that the user has named, or else any that is there.
+    let engine = Engine::find(&variable).map_err(|error| {
+        let context = "The container engine that DOCKER_HOST names cannot be asked";
+        Failure::caused_by(ErrorCode::EifBuilding, context, &error)
+    })?;
+    let found = match engine {
+        Some(engine) => engine.has(name).map(|has| has.then_some(engine)),
+        None => Ok(None),
+    };
     let engine = match found {
         Ok(Some(engine)) => engine,
         Ok(None) => return Ok(None),
@@ -164,10 +186,36 @@ fn settings(artifacts: &Path, options: &BuildEnclave) -> Result<Settings, Failur
     }
     for text in &options.registry_mirror {
         let mirror = text.parse::<Mirror>().map_err(|error| {
+            let text = without_password(text);
             let context = format!("The value `{text}` of `--registry-mirror` is not valid");
             Failure::caused_by(ErrorCode::InvalidArgument, &context, &error)
         })?;
         settings.mirrors.push(mirror);
     }
     Ok(settings)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passwords_are_not_repeated() {
+        for (text, shown) in [
+            (
+                "https://me:token@mirror.example/x",
+                "https://***@mirror.example/x",
+            ),
+            ("https://token@mirror.example", "https://***@mirror.example"),
+            ("me:token@registry.example/x", "***@registry.example/x"),
+            ("registry.example/x:v1", "registry.example/x:v1"),
+            ("hello@sha256:00", "hello@sha256:00"),
+            (
+                "registry.example:5000/x@sha256:00",
+                "registry.example:5000/x@sha256:00",
+            ),
+        ] {
+            assert_eq!(without_password(text), shown);
+        }
+    }
 }

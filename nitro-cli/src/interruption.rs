@@ -10,12 +10,17 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::emulate_default_handler;
 
+use crate::signals::is_ignored;
+
 /// From now on, the end of the program by a signal removes what is not finished.
 ///
 /// # Errors
 /// E54 if signals cannot be waited for.
 pub(crate) fn clean_up_at_the_end() -> Result<(), Failure> {
-    let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM])
+    let wanted = [SIGHUP, SIGINT, SIGTERM]
+        .into_iter()
+        .filter(|signal| !is_ignored(*signal));
+    let mut signals = Signals::new(wanted)
         .map_err(|error| Failure::caused_by(ErrorCode::SignalMasking, "Cannot wait for signals", &error))?;
     thread::spawn(move || {
         for signal in &mut signals {

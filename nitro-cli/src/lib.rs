@@ -45,6 +45,7 @@ mod measurements;
 mod output;
 mod progress;
 mod run_configuration;
+mod signals;
 mod signing;
 mod streaming;
 mod table;

@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use crate::arguments::RunEnclave;
 use crate::error::CommandError;
-use crate::files::open_regular;
+use crate::files::open_readable;
 use crate::values;
 
 /// The most bytes that a configuration may have; far more than its keys take.
@@ -124,7 +124,7 @@ impl Configuration {
             let context = format!("Cannot read the configuration `{}`", path.display());
             Failure::caused_by(ErrorCode::FileOperation, &context, error)
         };
-        let (file, _) = open_regular(path).map_err(|error| unreadable(&error))?;
+        let file = open_readable(path).map_err(|error| unreadable(&error))?;
         let mut text = Vec::new();
         let length = file
             .take(CONFIGURATION_LIMIT + 1)

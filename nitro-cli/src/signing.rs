@@ -9,7 +9,7 @@ use eif_signature::{OfflineSigner, Signer, SignerError};
 use zeroize::Zeroizing;
 
 use crate::arguments::Signing;
-use crate::files::open_regular;
+use crate::files::open_readable;
 
 /// The most bytes of a certificate or key. An EIF has room for a certificate of about half of this.
 const LIMIT: u64 = 32 * 1024;
@@ -77,16 +77,18 @@ fn is_kms_arn(key: &Path) -> bool {
 pub(crate) fn read(path: &Path, what: &str, code: ErrorCode) -> Result<Zeroizing<Vec<u8>>, Failure> {
     let context = format!("Cannot read the {what} `{}`", path.display());
     let unreadable = |error| Failure::caused_by(code, &context, &error);
-    let (file, size) = open_regular(path).map_err(unreadable)?;
-    if size > LIMIT {
+    let file = open_readable(path).map_err(unreadable)?;
+    // With room for all of it from the start, so that no part of it is left behind where the vector was before.
+    let mut contents = Zeroizing::new(Vec::with_capacity(usize::try_from(LIMIT + 1).unwrap_or_default()));
+    file.take(LIMIT + 1)
+        .read_to_end(&mut contents)
+        .map_err(unreadable)?;
+    if contents.len() as u64 > LIMIT {
         return Err(Failure::new(
             code,
             format!("{context}: it has more than {LIMIT} bytes"),
         ));
     }
-    // With room for all of it from the start, so that no part of it is left behind where the vector was before.
-    let mut contents = Zeroizing::new(Vec::with_capacity(usize::try_from(LIMIT).unwrap_or_default()));
-    file.take(LIMIT).read_to_end(&mut contents).map_err(unreadable)?;
     Ok(contents)
 }
 

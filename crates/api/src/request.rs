@@ -114,6 +114,8 @@ pub enum Reply {
     Pools(Pools),
     /// Final answer to [`Request::TerminateEnclave`]: these are gone and their resources are free.
     Terminated(Vec<EnclaveTermination>),
+    /// Too many clients want this at the moment: the same request may be answered later.
+    Busy(Failure),
     /// Final answer to [`Request::AwaitEnd`]: the enclave is gone, and what it held is free. The daemon gives no answer, but closes
     /// the connection, if it leaves before the enclave ends; the next one can be asked again.
     EnclaveEnded(EndedEnclave),

@@ -148,6 +148,8 @@ pub struct Limits {
     pub connections: usize,
     /// Of these, clients that watch a console.
     pub watchers: usize,
+    /// And clients that wait for the end of an enclave.
+    pub waiters: usize,
 }
 
 impl Default for Limits {
@@ -157,6 +159,7 @@ impl Default for Limits {
             reply_time: Duration::from_secs(10),
             connections: 1024,
             watchers: 256,
+            waiters: 512,
         }
     }
 }

@@ -264,6 +264,12 @@ async fn await_end<L: Launcher>(
     daemon: &Shared<L>,
     selector: &Selector,
 ) -> Result<(), Failure> {
+    let Ok(_place) = daemon.waiters.try_acquire() else {
+        let message = "Too many clients wait for enclaves to end.";
+        let busy = Reply::Busy(Failure::new(ErrorCode::SocketError, message));
+        send(stream, daemon, &busy).await;
+        return Ok(());
+    };
     let ended = match daemon.registry.await_end(selector)? {
         Awaited::Ended(ended) => Some(ended),
         Awaited::Running { id, mut record } => {

@@ -101,6 +101,8 @@ pub(crate) struct Shared<L> {
     pub(crate) attestation: Attestation,
     /// Places for clients that watch a console.
     pub(crate) watchers: Semaphore,
+    /// Places for clients that wait for the end of an enclave.
+    pub(crate) waiters: Semaphore,
 }
 
 /// A daemon that clients can connect to.
@@ -158,6 +160,7 @@ impl<L: Launcher> Daemon<L> {
                     run_directory,
                     attestation,
                     watchers: Semaphore::new(config.limits.watchers),
+                    waiters: Semaphore::new(config.limits.waiters),
                 };
                 shared
                     .registry
@@ -280,7 +283,7 @@ fn refuse(stream: UnixStream) {
         ErrorCode::SocketError,
         "Too many clients are connected to the daemon.",
     );
-    if let Ok(bytes) = frame::encode(&Reply::Error(failure)) {
+    if let Ok(bytes) = frame::encode(&Reply::Busy(failure)) {
         let _ = stream.try_write(&bytes);
     }
     foreign::close(stream);

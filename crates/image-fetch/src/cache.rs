@@ -8,9 +8,9 @@
 //! only good ones. When one is used its digest is checked again; a damaged one is removed and fetched anew. The directory can
 //! be removed at any time. It is for one user: images may be private.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use atomic_file::AtomicFile;
@@ -50,6 +50,7 @@ impl BlobCache {
     pub(crate) fn open(&self, digest: &Digest) -> Result<Option<File>, FetchError> {
         let path = self.path(digest);
         let error = |source| cache_error(&path, source);
+        self.check_owner(&path)?;
         let file = match File::open(&path) {
             Ok(file) => file,
             Err(missing) if missing.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -80,10 +81,13 @@ impl BlobCache {
             .mode(0o700)
             .create(path.parent().unwrap_or(&self.directory))
             .map_err(cache)?;
+        self.check_owner(&path).map_err(StoreError::Cache)?;
         let output = AtomicFile::create(&path).map_err(|error| match error {
             atomic_file::Error::Write { source, .. } => cache(source),
             other => cache(io::Error::other(other.to_string())),
         })?;
+        let private = Permissions::from_mode(0o600);
+        output.file().set_permissions(private).map_err(cache)?;
         let mut reader = HashingReader::new(source, Some(digest.clone()));
         let mut buffer = vec![0; BUFFER];
         let mut stored = 0;
@@ -113,6 +117,24 @@ impl BlobCache {
         Ok(file)
     }
 
+    /// Whoever may write where blobs are could have others replaced through a link, or change a blob after it was checked.
+    fn check_owner(&self, blob: &Path) -> Result<(), FetchError> {
+        let own = rustix::process::geteuid().as_raw();
+        let within = blob.ancestors().skip(1);
+        for directory in within.take_while(|path| path.starts_with(&self.directory)) {
+            let found = match fs::symlink_metadata(directory) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                found => found.map_err(|source| cache_error(directory, source))?,
+            };
+            if !found.is_dir() || found.uid() != own || found.mode() & 0o022 != 0 {
+                let message =
+                    "it is not a directory that this user alone may change; NITRO_CLI_ARTIFACTS can name one";
+                return Err(cache_error(directory, io::Error::other(message)));
+            }
+        }
+        Ok(())
+    }
+
     fn path(&self, digest: &Digest) -> PathBuf {
         self.directory.join(digest.blob_path())
     }
@@ -127,7 +149,6 @@ fn cache_error(path: &Path, source: io::Error) -> FetchError {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
 
     use super::*;
 
@@ -145,6 +166,30 @@ mod tests {
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).unwrap();
         bytes
+    }
+
+    #[test]
+    fn a_directory_that_others_may_change_is_not_used() {
+        let place = tempfile::tempdir().unwrap();
+        let (digest, bytes) = (Digest::sha256(b"x"), &b"x"[..]);
+        let store = |cache: &BlobCache| cache.store(&digest, (10, false), bytes, &mut |_| {});
+        let cache = BlobCache::new(place.path().join("layers"));
+        assert!(store(&cache).is_ok());
+        let blobs = place.path().join("layers/blobs/sha256");
+        assert!(cache.open(&digest).unwrap().is_some());
+        let blob = fs::read_dir(&blobs).unwrap().next().unwrap().unwrap();
+        assert_eq!(blob.metadata().unwrap().mode() & 0o777, 0o600);
+
+        fs::set_permissions(&blobs, Permissions::from_mode(0o777)).unwrap();
+        assert!(cache.open(&digest).is_err());
+        assert!(store(&cache).is_err());
+
+        fs::set_permissions(&blobs, Permissions::from_mode(0o755)).unwrap();
+        let elsewhere = place.path().join("elsewhere");
+        fs::rename(place.path().join("layers/blobs"), &elsewhere).unwrap();
+        std::os::unix::fs::symlink(&elsewhere, place.path().join("layers/blobs")).unwrap();
+        assert!(cache.open(&digest).is_err());
+        assert!(store(&cache).is_err());
     }
 
     #[test]

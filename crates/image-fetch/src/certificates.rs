@@ -13,6 +13,8 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
 use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, parse_pem};
 
 use crate::error::FetchError;
@@ -48,12 +50,7 @@ impl CertificateFiles {
 
     /// How to speak TLS with a registry; `host` has its port if it is not the usual one.
     pub(crate) fn tls_config(&self, host: &str) -> Result<TlsConfig, FetchError> {
-        // Certificates of the system that cannot be read are as good as none: if one is missed, the handshake says so.
-        let mut roots: Vec<Certificate<'static>> = rustls_native_certs::load_native_certs()
-            .certs
-            .iter()
-            .map(|root| Certificate::from_der(root).to_owned())
-            .collect();
+        let mut roots = system_roots();
         for path in &self.roots {
             roots.extend(certificates(path)?);
         }
@@ -63,8 +60,7 @@ impl CertificateFiles {
                 match path.extension().and_then(|extension| extension.to_str()) {
                     Some("crt") => roots.extend(certificates(&path)?),
                     Some("cert") => {
-                        let key = private_key(&path.with_extension("key"))?;
-                        client = Some(ClientCert::new_with_certs(&certificates(&path)?, key));
+                        client = Some(client_certificate(&path, &path.with_extension("key"))?);
                     }
                     _ => {}
                 }
@@ -72,6 +68,34 @@ impl CertificateFiles {
         }
         Ok(config(roots, client))
     }
+}
+
+/// How to speak TLS with a server of which nothing is known but its name.
+pub(crate) fn usual_tls_config() -> TlsConfig {
+    config(system_roots(), None)
+}
+
+/// Certificates of the system that cannot be read are as good as none: if one is missed, the handshake says so.
+fn system_roots() -> Vec<Certificate<'static>> {
+    let found = rustls_native_certs::load_native_certs().certs;
+    let roots = found.iter().map(|root| Certificate::from_der(root).to_owned());
+    roots.collect()
+}
+
+/// A client's certificate, with those above it, and its key.
+fn client_certificate(path: &Path, key: &Path) -> Result<ClientCert, FetchError> {
+    let private_key = private_key(key)?;
+    let certificates = certificates(path)?;
+    // What speaks TLS panics on a pair that is none, as there is while one is being replaced.
+    let chain = certificates
+        .iter()
+        .map(|certificate| CertificateDer::from(certificate.der().to_vec()))
+        .collect();
+    let der = PrivateKeyDer::try_from(private_key.der().to_vec()).map_err(|error| unusable(key, &error))?;
+    let provider = rustls::crypto::ring::default_provider();
+    CertifiedKey::from_der(chain, der, &provider)
+        .map_err(|error| unusable(path, &format!("with the key `{}`: {error}", key.display())))?;
+    Ok(ClientCert::new_with_certs(&certificates, private_key))
 }
 
 /// TLS 1.2 and 1.3 with these roots and no others.
@@ -86,9 +110,8 @@ fn config(roots: Vec<Certificate<'static>>, client: Option<ClientCert>) -> TlsCo
 /// How to speak TLS with a container engine: `ca.pem`, `cert.pem` and `key.pem` in a directory, as Docker has them.
 pub(crate) fn engine_tls_config(directory: &Path) -> Result<TlsConfig, FetchError> {
     let roots = certificates(&directory.join("ca.pem"))?;
-    let client = certificates(&directory.join("cert.pem"))?;
-    let key = private_key(&directory.join("key.pem"))?;
-    Ok(config(roots, Some(ClientCert::new_with_certs(&client, key))))
+    let client = client_certificate(&directory.join("cert.pem"), &directory.join("key.pem"))?;
+    Ok(config(roots, Some(client)))
 }
 
 /// The files in a directory, by name; none if there is no such directory, or it is not for this user.
@@ -147,6 +170,8 @@ fn unusable(path: &Path, reason: &dyn std::fmt::Display) -> FetchError {
 
 #[cfg(test)]
 mod tests {
+    use test_signer::{Curve, TestSigner};
+
     use super::*;
 
     #[test]
@@ -176,6 +201,19 @@ mod tests {
         assert!(
             error.to_string().contains("client.key`"),
             "its key is missing: {error}"
+        );
+
+        let signers = [TestSigner::new(Curve::P384), TestSigner::new(Curve::P256)];
+        let pair = |certificate: &TestSigner, key: &TestSigner| {
+            fs::write(own.join("client.cert"), &certificate.certificate_pem).unwrap();
+            fs::write(own.join("client.key"), &key.key_pem).unwrap();
+            files.tls_config("registry.example:5000")
+        };
+        assert!(pair(&signers[0], &signers[0]).is_ok());
+        let error = pair(&signers[0], &signers[1]).unwrap_err().to_string();
+        assert!(
+            error.contains("client.cert`"),
+            "they do not belong together: {error}"
         );
     }
 }

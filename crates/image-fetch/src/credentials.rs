@@ -347,6 +347,10 @@ fn ask_helper(
         if said.contains("credentials not found") {
             return Ok(None);
         }
+        // Some print the secret all the same.
+        if said.contains("Secret") {
+            return Err(failed(format!("it ended with {status}")));
+        }
         return Err(failed(crate::error::printable(&said)));
     }
     let answer: HelperAnswer = serde_json::from_slice(&answer)

@@ -18,12 +18,14 @@ use ureq::unversioned::transport::{
 };
 use ureq::{Agent, Body};
 
-use crate::certificates::engine_tls_config;
+use crate::certificates::{engine_tls_config, usual_tls_config};
 use crate::error::{FetchError, printable};
 use crate::reference::{Reference, ReferenceError};
 
 /// Time until the engine answers; it may have to pack the image first.
 const ANSWER_TIMEOUT: Duration = Duration::from_mins(10);
+/// Time until it says whether it has an image.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(30);
 /// Time for a connection, and for an engine to say that it is there.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// What an engine says about an error.
@@ -91,9 +93,7 @@ impl Engine {
     /// Only for `DOCKER_HOST`: it is not understood, or nobody is there.
     pub fn find(variable: &dyn Fn(&str) -> Option<OsString>) -> Result<Option<Self>, EngineError> {
         if let Some(address) = variable("DOCKER_HOST") {
-            let certificates = variable("DOCKER_TLS_VERIFY")
-                .and_then(|_| variable("DOCKER_CERT_PATH"))
-                .map(PathBuf::from);
+            let certificates = tls_directory(variable);
             let engine = Self::at(&address.to_string_lossy(), certificates.as_deref())?;
             engine.ping()?;
             return Ok(Some(engine));
@@ -124,10 +124,8 @@ impl Engine {
             .map(|host| host.trim_end_matches('/'))
             .filter(|host| !host.contains(['/', '@', '?', '#']))
             .ok_or_else(|| EngineError::Address(address.to_owned()))?;
-        let mut config = settings();
-        if let Some(directory) = certificates {
-            config = config.tls_config(engine_tls_config(directory)?);
-        }
+        let tls = certificates.map_or_else(|| Ok(usual_tls_config()), engine_tls_config)?;
+        let config = settings().tls_config(tls);
         let scheme = if certificates.is_some() || address.starts_with("https") {
             "https"
         } else {
@@ -162,7 +160,7 @@ impl Engine {
     /// # Errors
     /// [`EngineError::Name`], [`EngineError::Unreachable`], [`EngineError::Status`].
     pub fn has(&self, name: &str) -> Result<bool, EngineError> {
-        let response = self.get(&format!("/images/{}/json", checked(name)?))?;
+        let response = self.get(&format!("/images/{}/json", checked(name)?), LOOK_TIMEOUT)?;
         match response.status().as_u16() {
             200 => Ok(true),
             404 => Ok(false),
@@ -181,7 +179,7 @@ impl Engine {
         limit: u64,
         progress: &mut dyn FnMut(u64),
     ) -> Result<(), EngineError> {
-        let response = self.get(&format!("/images/{}/get", checked(name)?))?;
+        let response = self.get(&format!("/images/{}/get", checked(name)?), ANSWER_TIMEOUT)?;
         if response.status() != 200 {
             return Err(self.status(response));
         }
@@ -205,7 +203,7 @@ impl Engine {
     }
 
     fn ping(&self) -> Result<(), EngineError> {
-        let response = self.get("/_ping")?;
+        let response = self.get("/_ping", CONNECT_TIMEOUT)?;
         if response.status() == 200 {
             Ok(())
         } else {
@@ -213,9 +211,12 @@ impl Engine {
         }
     }
 
-    fn get(&self, path: &str) -> Result<ureq::http::Response<Body>, EngineError> {
+    /// `within` is for all of the answer but its body.
+    fn get(&self, path: &str, within: Duration) -> Result<ureq::http::Response<Body>, EngineError> {
         let address = format!("{}{path}", self.base);
-        self.agent.get(address).call().map_err(|error| match error {
+        let request = self.agent.get(address).config();
+        let request = request.timeout_recv_response(Some(within)).build();
+        request.call().map_err(|error| match error {
             ureq::Error::Io(error) => self.unreachable(&error.to_string()),
             other => self.unreachable(&other.to_string()),
         })
@@ -243,6 +244,22 @@ impl Engine {
             message: printable(&String::from_utf8_lossy(&text)),
         }
     }
+}
+
+/// Where the certificates are for an engine that is to be believed only with them, as Docker's own client finds them.
+fn tls_directory(variable: &dyn Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+    let path = |name: &str| {
+        variable(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
+    path("DOCKER_TLS_VERIFY")?;
+    let home = || path("HOME").map(|home| home.join(".docker"));
+    let directory = path("DOCKER_CERT_PATH")
+        .or_else(|| path("DOCKER_CONFIG"))
+        .or_else(home);
+    // Nowhere is no reason to do without.
+    Some(directory.unwrap_or_else(|| PathBuf::from("/nonexistent")))
 }
 
 /// A name of an image, in which nothing has to be escaped.

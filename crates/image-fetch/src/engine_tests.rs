@@ -1,7 +1,7 @@
 use std::io::Seek;
 
 use super::*;
-use crate::test_server::{Answer, Server};
+use crate::test_server::{Answer, Server, closed_port};
 
 fn engine(directory: &Path) -> Server {
     Server::on_socket(&directory.join("docker.sock"), |request| {
@@ -82,4 +82,24 @@ fn an_engine_that_is_named_must_be_there() {
     find(&[("DOCKER_HOST", &format!("tcp://{}", server.host()))])
         .unwrap()
         .unwrap();
+}
+
+#[test]
+fn tls_is_never_left_out_where_it_was_asked_for() {
+    let address = format!("https://127.0.0.1:{}", closed_port());
+    let error = find(&[("DOCKER_HOST", &address)]).unwrap_err().to_string();
+    assert!(error.contains("does not answer"), "{error}");
+
+    let server = Server::start(|_| Answer::new(200, "OK"));
+    let address = format!("tcp://{}", server.host());
+    for place in ["HOME", "DOCKER_CONFIG", "DOCKER_CERT_PATH", "ANOTHER"] {
+        let variables = [
+            ("DOCKER_HOST", &*address),
+            ("DOCKER_TLS_VERIFY", "1"),
+            (place, "/nonexistent"),
+        ];
+        let error = find(&variables).unwrap_err().to_string();
+        assert!(error.contains("ca.pem"), "{error}");
+    }
+    assert!(server.requests().is_empty());
 }

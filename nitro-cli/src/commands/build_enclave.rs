@@ -16,7 +16,7 @@ use serde_json::Value;
 use crate::arguments::BuildEnclave;
 use crate::environment::Environment;
 use crate::error::CommandError;
-use crate::files::open_regular;
+use crate::files::{open_readable, open_regular};
 use crate::progress::{ProgressReport, Step};
 use crate::{image_source, interruption, measurements, output, signing};
 
@@ -121,7 +121,7 @@ fn read_metadata(path: &Path) -> Result<Value, Failure> {
             format!("Cannot use the metadata file `{}`: {reason}", path.display()),
         )
     };
-    let (file, _) = open_regular(path).map_err(|error| failure(&error.to_string()))?;
+    let file = open_readable(path).map_err(|error| failure(&error.to_string()))?;
     let mut bytes = Vec::new();
     // The size a file states is no limit: those of /proc state 0, and others grow.
     let read = file

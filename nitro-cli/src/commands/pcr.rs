@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::arguments::Pcr;
 use crate::error::CommandError;
-use crate::files::open_regular;
+use crate::files::open_readable;
 use crate::output;
 
 /// The most bytes of a certificate's file; an image has no room for more.
@@ -60,10 +60,7 @@ fn of_certificate(path: &Path) -> Result<eif::Pcr, Failure> {
 }
 
 fn open(path: &Path) -> Result<File, Failure> {
-    match open_regular(path) {
-        Ok((file, _)) => Ok(file),
-        Err(error) => Err(unreadable(path, &error)),
-    }
+    open_readable(path).map_err(|error| unreadable(path, &error))
 }
 
 fn unreadable(path: &Path, error: &std::io::Error) -> Failure {

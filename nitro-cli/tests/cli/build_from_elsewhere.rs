@@ -385,8 +385,11 @@ fn what_the_engine_has_not_comes_from_a_registry() {
     let finished = fetch(directory, &source, &[])
         .env("DOCKER_HOST", "unix:///nonexistent")
         .run();
-    assert_eq!(finished.code, 0, "{finished:#?}");
-    finished.assert_says(&["Warning: the container engine at `/nonexistent` does not answer"]);
+    finished.assert_failed(48, &["E48"]);
+    finished.assert_says(&[
+        "DOCKER_HOST",
+        "the container engine at `/nonexistent` does not answer",
+    ]);
 }
 
 /// A directory with a Dockerfile for busybox, and a configuration of buildah's storage that is in it as well.

@@ -495,7 +495,7 @@ impl Client {
 
     pub(crate) async fn failure(&self) -> Failure {
         match self.last_reply().await {
-            Reply::Error(failure) => failure,
+            Reply::Error(failure) | Reply::Busy(failure) => failure,
             other => panic!("{other:?}"),
         }
     }
