@@ -2,7 +2,7 @@
 //!
 //! The enclave's init connects to its parent's vsock port 9000, sends the byte 0xB7 and expects it back
 //! (aws-nitro-enclaves-sdk-bootstrap, `init.c`). Each enclave's is listened for apart, by a socket of its own or by
-//! its CID ([`crate::own_port`]), so that enclaves can boot at the same time and none answers for another.
+//! its CID (`own_port`), so that enclaves can boot at the same time and none answers for another.
 
 use std::io;
 use std::time::Duration;
