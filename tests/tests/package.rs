@@ -406,7 +406,7 @@ fn boot_image(image: &Path, line: &str) -> Finished {
         .arg(script)
         .arg(image)
         .arg(line)
-        .envs([("MEMORY", "128"), ("LIMIT", "60")]))
+        .envs([("MEMORY", "128"), ("LIMIT", "20")]))
 }
 
 #[test]
@@ -416,15 +416,20 @@ fn the_example_for_ci_builds_and_boots_an_image_and_leaves_nothing() {
     let bin = image.join("rootfs/bin");
     fs::create_dir_all(&bin).expect("make the image");
     fs::copy("/bin/busybox", bin.join("busybox")).expect("copy busybox");
-    fs::write(
-        image.join("cmd"),
-        "/bin/busybox\nsh\n-c\necho it boots; exec /bin/busybox sleep 1000\n",
-    )
-    .expect("write the command");
     fs::write(image.join("env"), "").expect("write the environment");
+    // One that goes on, and one that is gone before anybody can look.
+    for then in ["exec /bin/busybox sleep 1000", "exit 3"] {
+        let command = format!("/bin/busybox\nsh\n-c\necho it boots; {then}\n");
+        fs::write(image.join("cmd"), command).expect("write the command");
 
-    let passed = boot_image(image, "it boots").succeeded();
-    assert!(passed.stdout.ends_with("it boots\n"), "{}", passed.stdout);
+        let passed = boot_image(image, "it boots").succeeded();
+        // The console has ends of lines of its own.
+        assert!(
+            passed.stdout.trim_end().ends_with("it boots"),
+            "{}",
+            passed.stdout
+        );
+    }
 
     let failed = boot_image(image, "something else");
     assert_eq!(failed.code(), Some(1));
