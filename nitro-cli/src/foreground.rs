@@ -9,8 +9,8 @@
 //!             the daemon ends the enclave
 //! ```
 //!
-//! A thread takes SIGINT, SIGTERM and SIGHUP, unless they are ignored; a second one ends the process at once. Enclaves outlive their daemon, so while it is
-//! restarted or upgraded this waits for the next one.
+//! A thread takes SIGINT, SIGTERM and SIGHUP, unless they are ignored. Of those that follow the first one only SIGINT counts: it ends
+//! the process at once. Enclaves outlive their daemon, so while that is restarted or upgraded this waits for the next one.
 
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;

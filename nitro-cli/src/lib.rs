@@ -64,8 +64,8 @@ use crate::log::{Level, Log};
 
 /// Carries out one command line, the program's name first, and says how the process is to end.
 ///
-/// Reads the environment variables that `--help` lists; writes to standard output, standard error and the log. The exit code is
-/// 0, or 2 after a usage error, or the number of the `[ ENN ]` error that was printed.
+/// Reads the environment variables that `--help` lists, and for images from elsewhere those of Docker and Podman; writes to standard
+/// output, standard error and the log. The exit code is 0, or 2 after a usage error, or the number of the `[ ENN ]` error that was printed.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let command = match Arguments::try_parse_from(arguments) {
         Ok(Arguments { command }) => command,

@@ -49,7 +49,7 @@ pub mod cpu_partition;
 pub mod daemon;
 mod end;
 pub mod ended;
-mod error_chain;
+pub mod error_chain;
 pub mod events;
 pub mod foreign;
 mod guest_memory;

@@ -10,6 +10,7 @@ use clap::Parser;
 use enclaved::admission::Machine;
 use enclaved::config::{Arguments, Config, LogFormat, find_vmm};
 use enclaved::daemon::{Daemon, StartError, Stop};
+use enclaved::error_chain::chain_of;
 use enclaved::service_manager;
 use enclaved::vmm_process::VmmLauncher;
 use rustix::process::{Resource, Rlimit};
@@ -29,13 +30,7 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let mut text = error.to_string();
-            let mut cause = error.source();
-            while let Some(error) = cause {
-                text = format!("{text}: {error}");
-                cause = error.source();
-            }
-            eprintln!("enclaved: {text}");
+            eprintln!("enclaved: {}", chain_of(error.as_ref()));
             ExitCode::FAILURE
         }
     }

@@ -190,7 +190,7 @@ pub(crate) fn resume<L: Launcher>(
             tracing::error!(enclave = %id, %error, "the enclave reaches no listener that comes from now on");
             None
         });
-    // An enclave that lives is not ended for either: its VMM may be ending just now, or may be older than the security module.
+    // Its VMM may be ending just now, or may be older than the security module.
     let memory = lives
         .then(|| HeldMemory::of_process(&note.vmm, note.enclave.memory_mib))
         .transpose()

@@ -5,10 +5,11 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use api::{EnclaveTermination, EventKind, PoolCore, PoolHugepages, Pools, Reply, Request};
+use api::{EnclaveTermination, EventKind, Reply, Request};
 use test_signer::{Curve, TestSigner};
 
 use crate::build_from_elsewhere::{furnish_for_dockerfile, image};
+use crate::doctor::pools;
 use crate::enclaves::{description, run_info};
 use crate::events::event;
 use crate::fake_daemon::FakeDaemon;
@@ -70,26 +71,12 @@ fn answer(request: &Request) -> Vec<Reply> {
         enclave_id: run_info().enclave_id,
         terminated: true,
     };
-    let pools = Pools {
-        cores: vec![PoolCore {
-            node: 0,
-            cpus: vec![2, 3],
-            enclave_id: None,
-            enclave_name: None,
-        }],
-        hugepages: vec![PoolHugepages {
-            node: 0,
-            page_size_mib: 2,
-            total: 256,
-            free: 256,
-        }],
-    };
     vec![match request {
         Request::RunEnclave(_) => Reply::EnclaveStarted(run_info()),
         Request::DescribeEnclaves => Reply::Enclaves(vec![description()]),
         Request::DescribeImages => Reply::RunningImages(vec![]),
         Request::EndedEnclaves => Reply::Ended(vec![]),
-        Request::DescribePools => Reply::Pools(pools),
+        Request::DescribePools => pools(),
         Request::TerminateEnclave(_) => Reply::Terminated(vec![termination]),
         Request::AwaitEnd(_) => Reply::EnclaveEnded(ended(Some(0))),
         Request::Events => Reply::Event(event(EventKind::Present)),

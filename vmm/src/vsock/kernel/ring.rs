@@ -160,8 +160,8 @@ impl Ring {
         payload < self.free.len()
     }
 
-    /// The slots of the next chain's header, if there is room for one.
-    pub(super) fn next_slot(&self) -> Option<Slot> {
+    /// The slot of the next chain's header, if there is room for one.
+    fn next_slot(&self) -> Option<Slot> {
         self.free.last().copied().map(Slot)
     }
 
