@@ -7,6 +7,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use api::Selector;
+use api::vmm::VsockBackend;
 use clap::{ArgAction, ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
 /// The AWS release whose commands, JSON and exit codes these are; scripts parse it out of `--version`.
@@ -229,10 +230,33 @@ pub(crate) struct RunEnclave {
     #[arg(long)]
     pub(crate) wait: bool,
 
+    /// What carries the enclave's vsock on this machine: the kernel, for programs that use AF_VSOCK, or Unix sockets in the
+    /// enclave's directory [default: as the daemon was told, else the kernel where it can]
+    #[arg(long, value_name = "BACKEND", value_enum)]
+    pub(crate) vsock: Option<Vsock>,
+
     /// Take all of this from a JSON file instead
     #[arg(long, value_name = "FILE")]
-    #[arg(conflicts_with_all = ["eif_path", "memory", "cpu_count", "cpu_ids", "enclave_cid", "enclave_name", "debug_mode"])]
+    #[arg(conflicts_with_all = ["eif_path", "memory", "cpu_count", "cpu_ids", "enclave_cid", "enclave_name", "debug_mode", "vsock"])]
     pub(crate) config: Option<PathBuf>,
+}
+
+/// What carries an enclave's vsock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Vsock {
+    /// The kernel's vhost-vsock.
+    Kernel,
+    /// Unix sockets.
+    Unix,
+}
+
+impl From<Vsock> for VsockBackend {
+    fn from(vsock: Vsock) -> Self {
+        match vsock {
+            Vsock::Kernel => Self::Kernel,
+            Vsock::Unix => Self::Unix,
+        }
+    }
 }
 
 /// List the running enclaves

@@ -7,6 +7,7 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use api::vmm::VsockBackend;
 use api::{CpuSelection, ErrorCode, Failure};
 use serde::Deserialize;
 
@@ -29,6 +30,8 @@ pub(crate) struct Wanted {
     pub(crate) name: Option<String>,
     pub(crate) debug_mode: bool,
     pub(crate) attach_console: bool,
+    /// None to leave it to the daemon.
+    pub(crate) vsock: Option<VsockBackend>,
 }
 
 /// Which CID was asked for.
@@ -85,6 +88,7 @@ impl Wanted {
             name: options.enclave_name.clone(),
             debug_mode: options.debug_mode,
             attach_console: options.attach_console,
+            vsock: options.vsock.map(VsockBackend::from),
         })
     }
 
@@ -116,6 +120,7 @@ struct Configuration {
     debug_mode: bool,
     #[serde(default)]
     attach_console: bool,
+    vsock: Option<VsockBackend>,
 }
 
 impl Configuration {
@@ -174,6 +179,7 @@ impl Configuration {
             name: self.enclave_name,
             debug_mode: self.debug_mode,
             attach_console: self.attach_console,
+            vsock: self.vsock,
         })
     }
 }

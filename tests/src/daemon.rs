@@ -84,12 +84,22 @@ impl OwnDaemon {
     }
 }
 
+/// The daemon of the parent instance has the machine's vsock ports, if it runs.
+fn beside_another() -> &'static [&'static str] {
+    if Host::of_the_parent().socket().exists() {
+        &["--vsock", "unix"]
+    } else {
+        &[]
+    }
+}
+
 /// A daemon to which clients can connect.
 fn listening(host: &Host, options: &[&str]) -> Running {
     let mut command = Command::new("enclaved");
     command
         .args(["--foreground", "--run-directory"])
         .arg(host.run_directory())
+        .args(beside_another())
         .args(options);
     let mut process = Running::start(&mut command);
     // A daemon that was killed leaves its socket behind, so it does not suffice that there is one.

@@ -45,11 +45,11 @@ fn own_root(host: &Host) -> PathBuf {
     )
 }
 
-/// `attest-client` with a secret for the enclave in this directory.
-fn give_secret(directory: &Path, root: &Path, pcr0: &str) -> Finished {
+/// `attest-client` with a secret for the enclave at this CID.
+fn give_secret(cid: u32, root: &Path, pcr0: &str) -> Finished {
     let secret = written("/tmp/secret", "for one image alone");
     let mut command = Command::new("attest-client");
-    command.arg("--enclave-dir").arg(directory);
+    command.args(["--enclave-cid", &cid.to_string()]);
     command.arg("--root").arg(root);
     command.args(["--pcr0", pcr0]);
     run(command.arg("--secret-file").arg(secret))
@@ -82,19 +82,19 @@ fn an_enclave_that_proves_what_it_is_reads_the_secret_and_no_other_does() {
     let root = own_root(&host);
     let expected = pcr0(&host, &parent::attest_eif());
     let enclave = attest().run(&host);
-    let directory = enclave.directory();
+    let cid = enclave.cid();
 
     // At once: the application may not listen yet.
-    given(&enclave, give_secret(&directory, &root, &expected));
+    given(&enclave, give_secret(cid, &root, &expected));
 
     refused(
-        &give_secret(&directory, &root, &pcr0(&host, &parent::hello_eif())),
+        &give_secret(cid, &root, &pcr0(&host, &parent::hello_eif())),
         "pcr",
     );
     let other_root = written("/tmp/other-root.pem", OTHER_ROOT);
-    refused(&give_secret(&directory, &other_root, &expected), "root");
+    refused(&give_secret(cid, &other_root, &expected), "root");
     // The refusals were not due to an enclave that answers but once.
-    given(&enclave, give_secret(&directory, &root, &expected));
+    given(&enclave, give_secret(cid, &root, &expected));
     enclave.terminate();
 }
 
@@ -108,15 +108,12 @@ fn an_enclave_that_may_be_watched_is_refused() {
     let mut console = enclave.console();
     console.wait_for("attest: waiting for a secret");
 
-    refused(&give_secret(&enclave.directory(), &root, &expected), "debug");
+    refused(&give_secret(enclave.cid(), &root, &expected), "debug");
 
     console
         .wait_for("attest: no secret: the other side closed the connection in place of the encrypted secret");
     // Nor is it accepted by who expects what its registers hold.
-    refused(
-        &give_secret(&enclave.directory(), &root, &"0".repeat(96)),
-        "debug",
-    );
+    refused(&give_secret(enclave.cid(), &root, &"0".repeat(96)), "debug");
     assert!(
         !console.stdout().contains("received a secret"),
         "{}",
@@ -130,12 +127,8 @@ fn an_enclave_that_may_be_watched_is_refused() {
 fn without_an_enclave_there_is_an_error_that_says_so() {
     let _world = World::enter();
     let host = Host::of_the_parent();
-    let finished = give_secret(
-        Path::new("/run/enclaved/i-none"),
-        &own_root(&host),
-        &"1".repeat(96),
-    );
+    let finished = give_secret(4444, &own_root(&host), &"1".repeat(96));
     assert_eq!(finished.code(), Some(2), "{finished:#?}");
-    let begin = "attest-client: cannot connect to the enclave at /run/enclaved/i-none/vsock.sock: ";
+    let begin = "attest-client: cannot connect to the enclave at CID 4444: ";
     assert!(finished.stderr.starts_with(begin), "{finished:#?}");
 }

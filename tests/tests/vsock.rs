@@ -16,6 +16,9 @@ use end_to_end_tests::{Host, World, stream};
 
 use vsock_cases::{MIB, echoing};
 
+/// What its enclaves are started with.
+const VSOCK: &[&str] = &["--vsock", "unix"];
+
 fn host() -> Host {
     Host::of_the_parent()
 }

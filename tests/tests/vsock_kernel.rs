@@ -18,7 +18,11 @@ use rustix::process::Signal;
 use vsock::{VMADDR_CID_ANY, VsockListener};
 use vsock_cases::{MIB, echoing};
 
-const KERNEL: [&str; 2] = ["--vsock", "kernel"];
+/// What daemons are told. Nothing: the kernel is the default where it has vhost-vsock.
+const KERNEL: [&str; 0] = [];
+
+/// What enclaves are started with.
+const VSOCK: &[&str] = &[];
 
 /// The daemon of all tests here, which ends with the machine.
 fn daemon() -> MutexGuard<'static, OwnDaemon> {

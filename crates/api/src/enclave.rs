@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::vmm::VsockBackend;
+
 /// What `run-enclave` prints.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EnclaveRunInfo {
@@ -43,6 +45,9 @@ pub struct EnclaveDescription {
     /// Of the bytes that were loaded; AWS prints them in debug mode too, although attestation then has zeros.
     #[serde(rename = "Measurements")]
     pub measurements: Measurements,
+    /// What carries its vsock. AWS has no such key, so what is printed as JSON goes without.
+    #[serde(rename = "Vsock", default, skip_serializing_if = "Option::is_none")]
+    pub vsock: Option<VsockBackend>,
 }
 
 /// A running enclave and what its image says of itself.
@@ -282,6 +287,7 @@ mod tests {
                 pcr2: "22".into(),
                 pcr8: None,
             },
+            vsock: None,
         };
 
         let json = serde_json::to_string(&description).unwrap();

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::vmm::VsockBackend;
 use crate::{
     EnclaveDescription, EnclaveEvent, EnclaveRunInfo, EnclaveTermination, EndedEnclave, Failure, Pools,
     RunningImage,
@@ -80,6 +81,9 @@ pub struct RunEnclave {
     /// measured, so the client's word for it is as good as any; the daemon keeps it and does not look into it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image_metadata: Option<String>,
+    /// What is to carry its vsock; `None` leaves it to the daemon.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vsock: Option<VsockBackend>,
 }
 
 /// The longest [`RunEnclave::image_metadata`], in bytes: room for what container engines say of an image. Twice as many, as

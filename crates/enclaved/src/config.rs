@@ -67,10 +67,10 @@ pub struct Arguments {
     #[arg(long, value_name = "PATH", requires = "attestation_key")]
     pub attestation_chain: Option<PathBuf>,
 
-    /// What carries the vsock of enclaves: Unix sockets in the enclave's directory, or the kernel's vhost-vsock, with which
-    /// programs on this machine use `AF_VSOCK`
-    #[arg(long, value_enum, default_value_t = Vsock::Unix)]
-    pub vsock: Vsock,
+    /// What carries the vsock of enclaves that are started without that option: the kernel's vhost-vsock, with which programs on
+    /// this machine use `AF_VSOCK`, or Unix sockets in the enclave's directory [default: kernel where /dev/vhost-vsock is there]
+    #[arg(long, value_enum)]
+    pub vsock: Option<Vsock>,
 
     /// VMMs run as users without a name, one per enclave: UID plus the number of the enclave's first CPU
     #[arg(long, value_name = "UID", default_value_t = FIRST_VMM_USER, value_parser = clap::value_parser!(u32).range(1..))]
@@ -131,8 +131,8 @@ pub struct Config {
     pub region: String,
     /// The role that PCR 3 states.
     pub parent_role: Option<String>,
-    /// What carries the vsock of enclaves.
-    pub vsock: VsockBackend,
+    /// What carries the vsock of enclaves whose clients do not say; `None` for the kernel where it can.
+    pub vsock: Option<VsockBackend>,
     /// The first user id of VMMs.
     pub first_vmm_user: u32,
 }
@@ -181,7 +181,7 @@ impl From<&Arguments> for Config {
             },
             region: arguments.region.clone(),
             parent_role: arguments.parent_role.clone(),
-            vsock: arguments.vsock.into(),
+            vsock: arguments.vsock.map(VsockBackend::from),
             first_vmm_user: arguments.first_vmm_user,
         }
     }

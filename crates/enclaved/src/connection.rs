@@ -16,6 +16,7 @@ use crate::launcher::Launcher;
 use crate::preparation::{self, Order};
 use crate::registry::{Awaited, Logged, Watched};
 use crate::supervisor;
+use crate::vsock_carrier::VsockCarrier;
 use crate::wire::{self, ReceiveError};
 
 /// Bytes of a log that a client has to take in the time that it has for one reply.
@@ -94,14 +95,17 @@ async fn run<L: Launcher>(
     let image = accept_image(image, daemon.limits.request_time).await?;
     let pool = CurrentPool::take(&daemon.machine.cpus, daemon.run_directory.path())?;
     let kvm = admission::check(&request, &image, &daemon.machine, &pool.cpus)?;
+    let vsock = VsockCarrier::open(request.vsock.or(daemon.vsock), &daemon.machine.vhost_vsock)?;
     send(
         stream,
         daemon,
         &Reply::Progress("Start allocating memory...".to_owned()),
     )
     .await;
-    let (lease, grant) = daemon.registry.admit(&request, &daemon.machine, &pool.cpus)?;
-    tracing::info!(enclave = %grant.id, name = grant.name.as_str(), cid = grant.cid, cpus = ?grant.cpus.cpu_ids, "admitted");
+    let (lease, grant) = daemon
+        .registry
+        .admit(&request, &daemon.machine, &pool.cpus, vsock.backend())?;
+    tracing::info!(enclave = %grant.id, name = grant.name.as_str(), cid = grant.cid, cpus = ?grant.cpus.cpu_ids, vsock = ?vsock.backend(), "admitted");
     let order = Order {
         image,
         kvm,
@@ -109,7 +113,7 @@ async fn run<L: Launcher>(
         debug_mode: request.debug_mode,
         time_limit: daemon.heartbeat_timeout,
         users: daemon.vmm_users,
-        vsock: daemon.vsock,
+        vsock,
         parent_vsock: daemon.parent_vsock.clone(),
         pool_lock: pool.lock,
     };

@@ -92,7 +92,8 @@ pub(crate) struct Shared<L> {
     pub(crate) limits: Limits,
     pub(crate) heartbeat_timeout: Option<Duration>,
     pub(crate) vmm_users: VmmUsers,
-    pub(crate) vsock: VsockBackend,
+    /// What carries the vsock of enclaves whose clients do not say; `None` if that is up to the machine.
+    pub(crate) vsock: Option<VsockBackend>,
     pub(crate) parent_vsock: ParentVsock,
     pub(crate) machine: Machine,
     pub(crate) registry: Registry,
@@ -143,10 +144,13 @@ impl<L: Launcher> Daemon<L> {
             .map_err(StartError::io("watching the client socket"))
             .map(|listener| {
                 let parent_vsock = ParentVsock::default();
-                if config.vsock == VsockBackend::Kernel
+                if kernel_is_default(config, &machine)
                     && let Err(error) = parent_vsock.take_ports()
                 {
-                    tracing::error!(error = chain_of(&error), "no enclave can boot before it can");
+                    tracing::error!(
+                        error = chain_of(&error),
+                        "enclaves that use the kernel's vsock cannot boot before it can"
+                    );
                 }
                 let shared = Shared {
                     limits: config.limits,
@@ -197,6 +201,14 @@ impl<L: Launcher> Daemon<L> {
             tracing::debug!("some clients did not take their last reply");
         }
         tracing::info!("stopped");
+    }
+}
+
+/// Whether the kernel carries the vsock of enclaves whose clients do not say otherwise.
+fn kernel_is_default(config: &Config, machine: &Machine) -> bool {
+    match config.vsock {
+        Some(backend) => backend == VsockBackend::Kernel,
+        None => machine.vhost_vsock.exists(),
     }
 }
 

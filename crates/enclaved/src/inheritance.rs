@@ -152,9 +152,10 @@ mod tests {
             cpu_ids: vec![1],
             memory_mib: 64,
             debug_mode: false,
+            vsock: VsockBackend::Unix,
             created: 0,
         };
-        let mut note = Note::new(facts, vmm, None, VsockBackend::Unix);
+        let mut note = Note::new(facts, vmm, None);
         note.measurements = booted.then(|| Measurements {
             hash_algorithm: String::new(),
             pcr0: String::new(),

@@ -75,6 +75,7 @@ mod supervisor;
 mod vmm_log;
 pub mod vmm_process;
 pub mod vmm_user;
+mod vsock_carrier;
 mod wire;
 
 pub use config::Config;

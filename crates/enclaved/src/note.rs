@@ -37,9 +37,6 @@ pub struct Note {
     /// The user that it runs as, unless that is the daemon's.
     #[serde(default)]
     pub vmm_user: Option<VmmUser>,
-    /// What carries its vsock.
-    #[serde(default)]
-    pub vsock: VsockBackend,
     /// What was measured; present exactly if the enclave has booted.
     pub measurements: Option<Measurements>,
 }
@@ -60,6 +57,8 @@ pub struct Facts {
     pub memory_mib: u64,
     /// Whether it has a console.
     pub debug_mode: bool,
+    /// What carries its vsock.
+    pub vsock: VsockBackend,
     /// When it was admitted, in milliseconds since 1970.
     pub created: u64,
 }
@@ -80,13 +79,12 @@ pub enum NoteError {
 
 impl Note {
     /// A note on an enclave that boots.
-    pub fn new(enclave: Facts, vmm: ProcessIdentity, vmm_user: Option<VmmUser>, vsock: VsockBackend) -> Self {
+    pub fn new(enclave: Facts, vmm: ProcessIdentity, vmm_user: Option<VmmUser>) -> Self {
         Self {
             format: FORMAT,
             enclave,
             vmm,
             vmm_user,
-            vsock,
             measurements: None,
         }
     }
@@ -144,11 +142,12 @@ mod tests {
             cpu_ids: vec![2, 3],
             memory_mib: 512,
             debug_mode: true,
+            vsock: VsockBackend::Kernel,
             created: 1,
         };
         let user = VmmUsers::from(1000).of(&facts.cpu_ids);
         let vmm = ProcessIdentity::of(std::process::id()).unwrap();
-        Note::new(facts, vmm, user, VsockBackend::Kernel)
+        Note::new(facts, vmm, user)
     }
 
     #[test]

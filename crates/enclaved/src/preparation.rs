@@ -5,8 +5,6 @@ use std::time::Duration;
 
 use api::vmm::{LaunchSpec, VsockBackend};
 use api::{ErrorCode, Failure};
-use rustix::fs::{Mode, OFlags};
-use rustix::io::Errno;
 
 use crate::admission::{Grant, Image};
 use crate::allocator::pool::PoolLock;
@@ -24,9 +22,7 @@ use crate::registry::Lease;
 use crate::run_directory::{EnclaveDirectory, RunDirectory, RunDirectoryError};
 use crate::vmm_log;
 use crate::vmm_user::{VmmUser, VmmUsers};
-
-/// The device of the parent's own vsock.
-const VHOST_VSOCK: &str = "/dev/vhost-vsock";
+use crate::vsock_carrier::VsockCarrier;
 
 /// An admitted enclave, ready to be launched. Dropping it gives everything back.
 #[derive(Debug)]
@@ -66,8 +62,8 @@ pub(crate) struct Order {
     pub(crate) time_limit: Option<Duration>,
     /// Among them is the VMM's user.
     pub(crate) users: VmmUsers,
-    /// What is to carry its vsock.
-    pub(crate) vsock: VsockBackend,
+    /// What carries its vsock.
+    pub(crate) vsock: VsockCarrier,
     /// Where it calls if that is the kernel.
     pub(crate) parent_vsock: ParentVsock,
     /// Keeps the pool as it is.
@@ -91,11 +87,12 @@ pub(crate) fn prepare(
     let user = order.users.of(&grant.cpus.cpu_ids);
     let directory = directory(run_directory, &grant.id, user, order.image_metadata.as_deref())
         .map_err(|error| cannot_make(&error))?;
-    let way = match order.vsock {
+    let vsock = order.vsock.backend();
+    let way = match vsock {
         VsockBackend::Unix => Way::Directory(&directory),
         VsockBackend::Kernel => Way::Kernel(&order.parent_vsock, grant.cid),
     };
-    let sockets = Sockets::make(&directory, way)?;
+    let sockets = Sockets::make(&directory, way, order.vsock)?;
     let port_listeners = user.map(|user| watch_ports(&directory, user)).transpose()?;
     let outcome = directory.create_outcome().map_err(|error| cannot_make(&error))?;
     let log = vmm_log::start(&directory, grant.id.to_string()).map_err(|error| cannot_make(&error))?;
@@ -130,7 +127,7 @@ pub(crate) fn prepare(
             cpu_ids: grant.cpus.cpu_ids,
             threads_per_core: grant.cpus.threads_per_core,
             memory: layouts,
-            vsock: order.vsock,
+            vsock,
             debug_mode: order.debug_mode,
             isolated: isolated.thread_list.is_some(),
         },
@@ -175,32 +172,19 @@ struct Sockets {
 }
 
 impl Sockets {
-    fn make(directory: &EnclaveDirectory, way: Way<'_>) -> Result<Self, Failure> {
+    fn make(directory: &EnclaveDirectory, way: Way<'_>, carrier: VsockCarrier) -> Result<Self, Failure> {
         let cannot_make = |error: RunDirectoryError| cannot_make(&error);
         Ok(Self {
             heartbeat: Heartbeat::listen(way).map_err(|error| cannot_listen(&error))?,
             application_end: ApplicationEndListener::listen(way).map_err(|error| cannot_listen(&error))?,
-            vsock: match way {
-                Way::Directory(_) => directory.bind_vsock().map_err(cannot_make)?.into(),
-                Way::Kernel(..) => open_vhost()?,
+            vsock: match carrier {
+                VsockCarrier::Unix => directory.bind_vsock().map_err(cannot_make)?.into(),
+                VsockCarrier::Kernel(device) => device,
             },
             nsm: directory.bind_nsm().map_err(cannot_make)?,
             directory: directory.descriptor().map_err(cannot_make)?,
         })
     }
-}
-
-fn open_vhost() -> Result<OwnedFd, Failure> {
-    let flags = OFlags::RDWR | OFlags::CLOEXEC;
-    rustix::fs::open(VHOST_VSOCK, flags, Mode::empty()).map_err(|error| {
-        let context = match error {
-            Errno::NOENT | Errno::NODEV | Errno::NXIO => {
-                "There is no /dev/vhost-vsock; `modprobe vhost_vsock` makes it, and `enclaved --vsock unix` does without"
-            }
-            _ => "/dev/vhost-vsock cannot be opened",
-        };
-        Failure::caused_by(ErrorCode::FileOperation, context, &error)
-    })
 }
 
 /// On AWS too, an enclave whose heartbeat cannot be listened for does not boot.

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use api::vmm::VsockBackend;
 use api::{
     ApplicationEnd, EnclaveDescription, EnclaveEvent, EnclaveFlags, EnclaveRunInfo, EnclaveState,
     EnclaveTermination, EndedEnclave, ErrorCode, EventKind, Failure, Measurements, PoolCore, RunEnclave,
@@ -157,7 +158,7 @@ pub enum Logged {
 }
 
 impl Registry {
-    /// Admits an enclave: takes memory, picks CPUs of `pool`, CID, name and id, and makes the record, in one step.
+    /// Admits an enclave, whose vsock is carried by `vsock`: takes memory, picks CPUs of `pool`, CID, name and id, and makes the record, in one step.
     ///
     /// # Errors
     /// E27 or E29; E39 once the daemon is shutting down.
@@ -166,6 +167,7 @@ impl Registry {
         request: &RunEnclave,
         machine: &Machine,
         pool: &CpuPool,
+        vsock: VsockBackend,
     ) -> Result<(Lease, Grant), Failure> {
         let mut inner = self.lock();
         if inner.closed {
@@ -183,6 +185,7 @@ impl Registry {
             cpu_ids: grant.cpus.cpu_ids.clone(),
             memory_mib: grant.memory_mib(),
             debug_mode: request.debug_mode,
+            vsock,
             created: milliseconds_now(),
         };
         inner.events.tell(EventKind::Starting, &facts);
@@ -628,6 +631,7 @@ impl Record {
             state: self.state,
             flags: self.flags(),
             measurements: self.measurements.clone()?,
+            vsock: Some(self.facts.vsock),
         })
     }
 

@@ -69,7 +69,7 @@ pub(crate) async fn supervise<L: Launcher>(
     } = prepared;
     let id = launch.spec.enclave_id.clone();
     let started_line = started_line(&launch.spec);
-    let (directory, user, vsock) = (launch.directory.clone(), launch.user, launch.spec.vsock);
+    let (directory, user) = (launch.directory.clone(), launch.user);
     let instance = match launcher.launch(launch) {
         Ok(instance) => instance,
         Err(failure) => {
@@ -84,7 +84,7 @@ pub(crate) async fn supervise<L: Launcher>(
     tracing::info!(enclave = %id, process_id, "launched");
     let mut life = Life {
         end_requests: lease.end_requests(),
-        note: Note::new(lease.facts().clone(), instance.identity().clone(), user, vsock),
+        note: Note::new(lease.facts().clone(), instance.identity().clone(), user),
         directory,
         instance,
         application_end,
@@ -171,7 +171,7 @@ pub(crate) fn resume<L: Launcher>(
     } else {
         None
     };
-    let way = match note.vsock {
+    let way = match note.enclave.vsock {
         VsockBackend::Unix => Way::Directory(&directory),
         VsockBackend::Kernel => Way::Kernel(parent_vsock, note.enclave.cid),
     };

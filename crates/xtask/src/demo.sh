@@ -56,15 +56,22 @@ nitro-cli describe-eif --eif-path "$attest" | grep PCR0
 pcr0=$(nitro-cli describe-eif --eif-path "$attest" | value_of PCR0)
 nitro-cli attestation-root >"$root"
 
+# By its CID, where the kernel carries its vsock; else by Unix sockets in its directory.
+if [ -e "$run/$id/vsock.sock" ]; then
+    at="--enclave-dir $run/$id"
+else
+    at="--enclave-cid $(echo "$answer" | sed -n 's/.*"EnclaveCID": \([0-9]*\).*/\1/p')"
+fi
+
 step "It proves what it is, and is given a secret that nobody else can read" \
-    "echo tell-nobody | attest-client --enclave-dir $run/$id --root $root --pcr0 $pcr0 --secret-file -"
-echo tell-nobody | attest-client --enclave-dir "$run/$id" --root "$root" --pcr0 "$pcr0" --secret-file -
+    "echo tell-nobody | attest-client $at --root $root --pcr0 $pcr0 --secret-file -"
+echo tell-nobody | attest-client $at --root "$root" --pcr0 "$pcr0" --secret-file -
 
 step "It is not given what is for enclaves of another image" \
-    "echo tell-nobody | attest-client --enclave-dir $run/$id --root $root --pcr0 <PCR0 of $hello> --secret-file -"
+    "echo tell-nobody | attest-client $at --root $root --pcr0 <PCR0 of $hello> --secret-file -"
 pcr0=$(nitro-cli describe-eif --eif-path "$hello" | value_of PCR0)
 refused=0
-echo tell-nobody | attest-client --enclave-dir "$run/$id" --root "$root" --pcr0 "$pcr0" --secret-file - || refused=$?
+echo tell-nobody | attest-client $at --root "$root" --pcr0 "$pcr0" --secret-file - || refused=$?
 [ "$refused" = 1 ]
 
 step "End it" "nitro-cli terminate-enclave --enclave-id $id"

@@ -37,7 +37,7 @@
 //! # What is where
 //!
 //! [`frame`] has the messages and their limits, [`sealing`] the encryption, [`enclave`] and [`parent`] each one side of the
-//! conversation over any stream, [`vsock_socket`] the parent's way into an enclave. What the other side sends is bounded
+//! conversation over any stream, [`way_in`] the parent's way into an enclave. What the other side sends is bounded
 //! before it is read, and parsed without a panic.
 
 #![forbid(unsafe_code)]
@@ -47,7 +47,7 @@ pub mod frame;
 pub mod parent;
 pub mod sealing;
 mod secret;
-pub mod vsock_socket;
+pub mod way_in;
 
 pub use secret::{MAX_SECRET, Secret, SecretLength};
 

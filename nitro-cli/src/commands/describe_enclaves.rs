@@ -24,21 +24,33 @@ pub(super) fn execute(options: &DescribeEnclaves, environment: &Environment) -> 
 }
 
 fn print_running(daemon: &mut Daemon, form: Form) -> Result<(), CommandError> {
-    let Reply::Enclaves(enclaves) = daemon.ask(&Request::DescribeEnclaves, None)? else {
+    let Reply::Enclaves(mut enclaves) = daemon.ask(&Request::DescribeEnclaves, None)? else {
         return Err(unexpected_answer().into());
     };
     match form {
-        Form::Json => output::print_json(&enclaves),
+        Form::Json => {
+            enclaves.iter_mut().for_each(leave_out_what_aws_does_not_print);
+            output::print_json(&enclaves)
+        }
         Form::Table => table::print(RUNNING, enclaves.iter().map(row)),
     }
 }
 
-/// The columns of a running enclave.
-const RUNNING: [&str; 7] = ["NAME", "ID", "CID", "CPUS", "MEMORY", "STATE", "FLAGS"];
+/// Programs may read the JSON with a parser that knows AWS's keys alone.
+fn leave_out_what_aws_does_not_print(enclave: &mut EnclaveDescription) {
+    enclave.vsock = None;
+}
 
-fn row(enclave: &EnclaveDescription) -> [String; 7] {
+/// The columns of a running enclave.
+const RUNNING: [&str; 8] = ["NAME", "ID", "CID", "CPUS", "MEMORY", "STATE", "FLAGS", "VSOCK"];
+
+fn row(enclave: &EnclaveDescription) -> [String; 8] {
     let EnclaveDescription {
-        run, state, flags, ..
+        run,
+        state,
+        flags,
+        vsock,
+        ..
     } = enclave;
     let cpus: Vec<String> = run.cpu_ids.iter().map(u32::to_string).collect();
     [
@@ -49,6 +61,7 @@ fn row(enclave: &EnclaveDescription) -> [String; 7] {
         format!("{} MiB", run.memory_mib),
         word(state),
         word(flags),
+        vsock.as_ref().map(word).unwrap_or_default(),
     ]
 }
 
@@ -61,9 +74,13 @@ fn word(value: &impl Serialize) -> String {
 }
 
 fn print_with_metadata(daemon: &mut Daemon, form: Form) -> Result<(), CommandError> {
-    let Reply::RunningImages(images) = daemon.ask(&Request::DescribeImages, None)? else {
+    let Reply::RunningImages(mut images) = daemon.ask(&Request::DescribeImages, None)? else {
         return Err(unexpected_answer().into());
     };
+    if form == Form::Json {
+        let enclaves = images.iter_mut().map(|image| &mut image.enclave);
+        enclaves.for_each(leave_out_what_aws_does_not_print);
+    }
     let metadata = images
         .iter()
         .map(|image| image.metadata.as_deref().map(image_metadata::parse).transpose());
@@ -81,13 +98,15 @@ fn print_with_metadata(daemon: &mut Daemon, form: Form) -> Result<(), CommandErr
     match form {
         Form::Json => output::print_json(&described.collect::<Vec<_>>()),
         Form::Table => {
-            let [name, id, cid, cpus, memory, state, flags] = RUNNING;
-            let head = [name, id, cid, cpus, memory, state, flags, "IMAGE", "VERSION"];
+            let [name, id, cid, cpus, memory, state, flags, vsock] = RUNNING;
+            let head = [
+                name, id, cid, cpus, memory, state, flags, vsock, "IMAGE", "VERSION",
+            ];
             let rows = described.map(|described| {
-                let [name, id, cid, cpus, memory, state, flags] = row(described.enclave);
+                let [name, id, cid, cpus, memory, state, flags, vsock] = row(described.enclave);
                 let said = |text: Option<&str>| text.unwrap_or_default().to_owned();
                 let (image, version) = (said(described.image_name), said(described.image_version));
-                [name, id, cid, cpus, memory, state, flags, image, version]
+                [name, id, cid, cpus, memory, state, flags, vsock, image, version]
             });
             table::print(head, rows)
         }

@@ -75,6 +75,7 @@ fn request(wanted: &Wanted, image_metadata: Option<String>) -> api::RunEnclave {
         enclave_name: wanted.enclave_name(),
         debug_mode: wanted.debug_mode,
         image_metadata,
+        vsock: wanted.vsock,
     }
 }
 

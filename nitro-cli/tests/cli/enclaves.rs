@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{Read, pipe};
 use std::path::Path;
 
+use api::vmm::VsockBackend;
 use api::{
     CpuSelection, EnclaveDescription, EnclaveFlags, EnclaveRunInfo, EnclaveState, EnclaveTermination,
     EndedEnclave, ErrorCode, Failure, Measurements, PoolCore, PoolHugepages, Pools, Reply, Request,
@@ -96,6 +97,7 @@ fn run_passes_the_open_image_and_prints_the_enclave() {
             enclave_name: "hello".into(),
             debug_mode: false,
             image_metadata: None,
+            vsock: None,
         })
     );
     let mut image = String::new();
@@ -120,6 +122,8 @@ fn every_option_of_run_reaches_the_daemon() {
         "--enclave-name",
         "web server",
         "--debug-mode",
+        "--vsock",
+        "unix",
     ];
 
     let finished = run_enclave(directory.path(), &options).daemon(&daemon).run();
@@ -134,6 +138,7 @@ fn every_option_of_run_reaches_the_daemon() {
             enclave_name: "web server".into(),
             debug_mode: true,
             image_metadata: None,
+            vsock: Some(VsockBackend::Unix),
         })
     );
 }
@@ -282,6 +287,7 @@ pub(crate) fn description() -> EnclaveDescription {
             pcr2: "22".into(),
             pcr8: Some("88".into()),
         },
+        vsock: Some(VsockBackend::Kernel),
     }
 }
 
@@ -436,8 +442,8 @@ fn tables_are_for_people() {
 
     assert_eq!(
         table(&[], Reply::Enclaves(vec![description()])),
-        "NAME   ID                                      CID  CPUS  MEMORY   STATE    FLAGS\n\
-         hello  i-0000000000000000-enc19a0b1c2d3e4f506  16   1,3   512 MiB  RUNNING  DEBUG_MODE\n"
+        "NAME   ID                                      CID  CPUS  MEMORY   STATE    FLAGS       VSOCK\n\
+         hello  i-0000000000000000-enc19a0b1c2d3e4f506  16   1,3   512 MiB  RUNNING  DEBUG_MODE  kernel\n"
     );
     let metadata = serde_json::to_string(&images::metadata(None)).unwrap();
     let image = RunningImage {
@@ -446,7 +452,7 @@ fn tables_are_for_people() {
     };
     let with_metadata = table(&["--metadata"], Reply::RunningImages(vec![image]));
     assert!(
-        with_metadata.ends_with("DEBUG_MODE  hello  1.0\n"),
+        with_metadata.ends_with("DEBUG_MODE  kernel  hello  1.0\n"),
         "{with_metadata}"
     );
     let ended = EndedEnclave {

@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use api::vmm::VsockBackend;
 use api::{CpuSelection, EnclaveRunInfo, Reply, Request, RunEnclave, Selector};
 
 use crate::enclaves::run_info;
@@ -45,11 +46,12 @@ fn the_keys_are_those_of_the_options_and_others_are_passed_over() {
             enclave_name: "hello".into(),
             debug_mode: false,
             image_metadata: None,
+            vsock: None,
         }
     );
     let most = asked(
         r#"{"eif_path": "hello.eif", "memory_mib": 64, "cpu_ids": [3, 1], "enclave_cid": 77, "enclave_name": "web",
-            "debug_mode": true, "attach_console": false}"#,
+            "debug_mode": true, "attach_console": false, "vsock": "kernel"}"#,
     );
     assert_eq!(
         most,
@@ -60,6 +62,7 @@ fn the_keys_are_those_of_the_options_and_others_are_passed_over() {
             enclave_name: "web".into(),
             debug_mode: true,
             image_metadata: None,
+            vsock: Some(VsockBackend::Kernel),
         }
     );
     // As on AWS, whose driver refuses it, so that the failure is the enclave's.

@@ -1,4 +1,4 @@
-//! Streams between an enclave and its parent: what has to hold whatever carries them. `super::host` says which daemon to ask.
+//! Streams between an enclave and its parent: what has to hold whatever carries them. `super::host` says which daemon to ask, `super::VSOCK` how.
 //!
 //! The application in the enclave is `vsock-echo`; it floods the console in every test, so that vsock and serial port are
 //! busy at the same time.
@@ -23,6 +23,7 @@ const NOBODY: u32 = 4321;
 /// An enclave with `vsock-echo`, whose services listen.
 pub(crate) fn echoing(host: &Host) -> Enclave {
     let enclave = Launch::of(eifs::of_application("vsock-echo", &["flood"]))
+        .with(super::VSOCK)
         .in_debug_mode()
         .run(host);
     enclave.console().wait_for(FLOOD);

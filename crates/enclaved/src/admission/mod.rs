@@ -43,6 +43,8 @@ pub struct Machine {
     pub partitions: CpuPartitions,
     /// The device of KVM.
     pub kvm: PathBuf,
+    /// The vhost-vsock device, if it is there.
+    pub vhost_vsock: PathBuf,
 }
 
 impl Machine {
@@ -64,6 +66,7 @@ impl Machine {
             cpus,
             memory: Box::new(Hugepages::new(Path::new(hugepages::SYSFS))),
             kvm: PathBuf::from("/dev/kvm"),
+            vhost_vsock: PathBuf::from("/dev/vhost-vsock"),
         })
     }
 }
@@ -295,6 +298,7 @@ mod tests {
             memory: Box::new(NoMemory),
             partitions: CpuPartitions::none(),
             kvm: kvm.into(),
+            vhost_vsock: "/nonexistent".into(),
         }
     }
 
@@ -306,6 +310,7 @@ mod tests {
             enclave_name: "hello".into(),
             debug_mode: false,
             image_metadata: None,
+            vsock: None,
         }
     }
 

@@ -29,14 +29,10 @@ fn enclave(fake: &FakeMachine) -> Child {
         cpu_ids: vec![2, 3],
         memory_mib: 64,
         debug_mode: false,
+        vsock: api::vmm::VsockBackend::Unix,
         created: 0,
     };
-    let note = Note::new(
-        facts,
-        ProcessIdentity::of(vmm.id()).unwrap(),
-        None,
-        api::vmm::VsockBackend::Unix,
-    );
+    let note = Note::new(facts, ProcessIdentity::of(vmm.id()).unwrap(), None);
     note.write(&directory).unwrap();
     vmm
 }

@@ -45,6 +45,7 @@ fn machine(cores: u32) -> Machine {
         memory: Box::new(Files),
         partitions: crate::cpu_partition::CpuPartitions::none(),
         kvm: "/dev/null".into(),
+        vhost_vsock: "/nonexistent".into(),
     }
 }
 
@@ -56,6 +57,7 @@ fn request(cpus: u32) -> RunEnclave {
         enclave_name: "name".into(),
         debug_mode: false,
         image_metadata: None,
+        vsock: None,
     }
 }
 
@@ -68,10 +70,18 @@ fn a_dropped_lease_gives_back_cpus_cid_and_name() {
         ..request(2)
     };
 
-    let (lease, first) = registry.admit(&wanted, &machine, &machine.cpus).unwrap();
-    assert!(registry.admit(&request(2), &machine, &machine.cpus).is_err());
+    let (lease, first) = registry
+        .admit(&wanted, &machine, &machine.cpus, VsockBackend::Unix)
+        .unwrap();
+    assert!(
+        registry
+            .admit(&request(2), &machine, &machine.cpus, VsockBackend::Unix)
+            .is_err()
+    );
     drop(lease);
-    let (_lease, second) = registry.admit(&wanted, &machine, &machine.cpus).unwrap();
+    let (_lease, second) = registry
+        .admit(&wanted, &machine, &machine.cpus, VsockBackend::Unix)
+        .unwrap();
 
     assert_eq!(
         (first.name, first.cid, &first.cpus),
@@ -85,9 +95,15 @@ fn a_refused_request_takes_nothing() {
     let registry = Registry::default();
     let machine = machine(2);
 
-    assert!(registry.admit(&request(1), &machine, &machine.cpus).is_err());
+    assert!(
+        registry
+            .admit(&request(1), &machine, &machine.cpus, VsockBackend::Unix)
+            .is_err()
+    );
 
-    let (_lease, grant) = registry.admit(&request(2), &machine, &machine.cpus).unwrap();
+    let (_lease, grant) = registry
+        .admit(&request(2), &machine, &machine.cpus, VsockBackend::Unix)
+        .unwrap();
     assert_eq!((grant.name.as_str(), grant.cid), ("name", 16));
 }
 
@@ -96,7 +112,11 @@ fn requests_from_many_threads_never_share_anything() {
     let registry = Registry::default();
     let machine = machine(33);
     let grants: Vec<(Lease, Grant)> = std::thread::scope(|scope| {
-        let admit = || registry.admit(&request(2), &machine, &machine.cpus).unwrap();
+        let admit = || {
+            registry
+                .admit(&request(2), &machine, &machine.cpus, VsockBackend::Unix)
+                .unwrap()
+        };
         let threads: Vec<_> = (0..32).map(|_| scope.spawn(admit)).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
@@ -111,7 +131,7 @@ fn requests_from_many_threads_never_share_anything() {
     assert_eq!((cpus.len(), cids.len(), names.len(), ids.len()), (64, 32, 32, 32));
     assert_eq!(
         registry
-            .admit(&request(2), &machine, &machine.cpus)
+            .admit(&request(2), &machine, &machine.cpus, VsockBackend::Unix)
             .unwrap_err()
             .code,
         ErrorCode::IoctlFailure
@@ -122,7 +142,9 @@ fn requests_from_many_threads_never_share_anything() {
 fn booting_enclaves_are_not_seen_and_cannot_be_named_but_shut_down_with_the_rest() {
     let registry = Registry::default();
     let machine = machine(3);
-    let (booting, _) = registry.admit(&request(2), &machine, &machine.cpus).unwrap();
+    let (booting, _) = registry
+        .admit(&request(2), &machine, &machine.cpus, VsockBackend::Unix)
+        .unwrap();
 
     assert_eq!(registry.describe(), []);
     assert!(registry.terminate(&Selector::All).unwrap().is_empty());
@@ -135,7 +157,9 @@ fn booting_enclaves_are_not_seen_and_cannot_be_named_but_shut_down_with_the_rest
 
     assert_eq!(registry.shut_down(true).len(), 1);
     assert_eq!(*booting.end_requests().borrow(), Some(EndRequest::Shutdown));
-    let late = registry.admit(&request(2), &machine, &machine.cpus).unwrap_err();
+    let late = registry
+        .admit(&request(2), &machine, &machine.cpus, VsockBackend::Unix)
+        .unwrap_err();
     assert_eq!(late.code, ErrorCode::ProcessConnectionFailure);
 }
 
@@ -143,7 +167,7 @@ fn booting_enclaves_are_not_seen_and_cannot_be_named_but_shut_down_with_the_rest
 async fn an_ending_is_over_when_the_lease_is_dropped_for_everyone_who_waits() {
     let registry = Registry::default();
     let (lease, grant) = registry
-        .admit(&request(2), &machine(2), &machine(2).cpus)
+        .admit(&request(2), &machine(2), &machine(2).cpus, VsockBackend::Unix)
         .unwrap();
     lease.set_process(7);
     lease.set_measurements(Measurements {

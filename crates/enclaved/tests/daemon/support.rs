@@ -185,7 +185,7 @@ fn config(run_directory: &Path) -> Config {
         authority: Source::Own(run_directory.join(STATE)),
         region: "local".into(),
         parent_role: None,
-        vsock: VsockBackend::Unix,
+        vsock: Some(VsockBackend::Unix),
         first_vmm_user: FIRST_VMM_USER,
     }
 }
@@ -206,6 +206,7 @@ fn start(
         memory: Box::new(PipeMemory(Arc::clone(memory))),
         partitions: CpuPartitions::none(),
         kvm: "/dev/null".into(),
+        vhost_vsock: "/nonexistent".into(),
     };
     let daemon = Daemon::build(config, machine, launcher.clone(), None).unwrap();
     let (stop, stopped) = oneshot::channel();
@@ -540,6 +541,7 @@ pub(crate) fn request(name: &str, cpus: u32) -> RunEnclave {
         enclave_name: name.into(),
         debug_mode: false,
         image_metadata: None,
+        vsock: None,
     }
 }
 

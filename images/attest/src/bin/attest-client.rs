@@ -12,10 +12,10 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use attest::parent::{SendError, Trust, send_secret};
-use attest::vsock_socket::connect;
+use attest::way_in::{Enclave, connect};
 use attest::{MAX_SECRET, PORT, Secret};
 use attestation::{AttestationDocument, PCR_LEN, Timestamp, TrustAnchor};
-use clap::Parser;
+use clap::{ArgGroup, Parser};
 
 /// How long an application that starts is waited for.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -26,18 +26,16 @@ const MAX_ROOT: usize = 64 << 10;
 
 /// Gives a secret to an enclave that proves what it is
 #[derive(Debug, Parser)]
-#[command(name = "attest-client")]
+#[command(name = "attest-client", group = ArgGroup::new("enclave").required(true))]
 struct Arguments {
-    /// The enclave's directory: that of its EnclaveID in /run/enclaved
-    #[arg(
-        long,
-        value_name = "PATH",
-        required_unless_present = "vsock_socket",
-        conflicts_with = "vsock_socket"
-    )]
+    /// The enclave's CID, as `nitro-cli describe-enclaves` prints it
+    #[arg(long, value_name = "CID", group = "enclave")]
+    enclave_cid: Option<u32>,
+    /// Of an enclave whose vsock is carried by Unix sockets, its directory: that of its EnclaveID in /run/enclaved
+    #[arg(long, value_name = "PATH", group = "enclave")]
     enclave_dir: Option<PathBuf>,
-    /// Or the socket of the enclave's vsock
-    #[arg(long, value_name = "PATH")]
+    /// Or the socket in it
+    #[arg(long, value_name = "PATH", group = "enclave")]
     vsock_socket: Option<PathBuf>,
     /// The root that the enclave's platform must have, PEM or DER: of this machine, what `nitro-cli attestation-root` prints
     #[arg(long, value_name = "PATH")]
@@ -90,9 +88,9 @@ fn run(arguments: &Arguments) -> Result<Outcome, Box<dyn Error>> {
         pcr0: arguments.pcr0,
     };
     let secret = Secret::new(read("the secret", &arguments.secret_file, MAX_SECRET)?)?;
-    let socket = socket(arguments);
-    let mut stream = connect(&socket, PORT, PATIENCE, LIMIT)
-        .map_err(|error| format!("cannot connect to the enclave at {}: {error}", socket.display()))?;
+    let enclave = enclave(arguments);
+    let mut stream = connect(&enclave, PORT, PATIENCE, LIMIT)
+        .map_err(|error| format!("cannot connect to the enclave at {enclave}: {error}"))?;
     match send_secret(&mut stream, &trust, now, &secret) {
         Ok(document) => Ok(Outcome::Sent(Box::new(document))),
         Err(error) if error.is_refusal() => Ok(Outcome::Refused(error)),
@@ -100,10 +98,15 @@ fn run(arguments: &Arguments) -> Result<Outcome, Box<dyn Error>> {
     }
 }
 
-fn socket(arguments: &Arguments) -> PathBuf {
-    match (&arguments.vsock_socket, &arguments.enclave_dir) {
-        (Some(socket), _) => socket.clone(),
-        (None, directory) => directory.clone().unwrap_or_default().join("vsock.sock"),
+fn enclave(arguments: &Arguments) -> Enclave {
+    match (
+        arguments.enclave_cid,
+        &arguments.vsock_socket,
+        &arguments.enclave_dir,
+    ) {
+        (Some(cid), ..) => Enclave::Cid(cid),
+        (None, Some(socket), _) => Enclave::Socket(socket.clone()),
+        (None, None, directory) => Enclave::Socket(directory.clone().unwrap_or_default().join("vsock.sock")),
     }
 }
 
@@ -174,16 +177,15 @@ mod tests {
     }
 
     #[test]
-    fn the_enclave_is_named_by_its_directory_or_its_socket() {
+    fn the_enclave_is_named_by_its_cid_its_directory_or_its_socket() {
         let rest = ["--root", "r", "--pcr0", &"0".repeat(96), "--secret-file", "-"];
         let parse =
             |enclave: &[&str]| Arguments::try_parse_from([&["attest-client"], enclave, &rest].concat());
-        let found = |enclave: &[&str]| socket(&parse(enclave).unwrap());
-        assert_eq!(
-            found(&["--enclave-dir", "/run/e"]),
-            Path::new("/run/e/vsock.sock")
-        );
-        assert_eq!(found(&["--vsock-socket", "/s"]), Path::new("/s"));
+        let found = |named: &[&str]| enclave(&parse(named).unwrap());
+        let at = |path: &str| Enclave::Socket(path.into());
+        assert_eq!(found(&["--enclave-cid", "16"]), Enclave::Cid(16));
+        assert_eq!(found(&["--enclave-dir", "/run/e"]), at("/run/e/vsock.sock"));
+        assert_eq!(found(&["--vsock-socket", "/s"]), at("/s"));
         assert!(parse(&[]).is_err());
         assert!(parse(&["--enclave-dir", "/run/e", "--vsock-socket", "/s"]).is_err());
     }

@@ -177,7 +177,7 @@ pub(super) fn vhost_vsock(root: &Path) -> Finding {
     if root.join("dev/vhost-vsock").exists() {
         return Finding::ok(
             "vhost-vsock",
-            "/dev/vhost-vsock is there: with `enclaved --vsock kernel` programs may use AF_VSOCK",
+            "/dev/vhost-vsock is there: programs reach enclaves through AF_VSOCK",
         );
     }
     Finding::wrong(

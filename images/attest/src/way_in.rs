@@ -1,38 +1,76 @@
-//! The parent's way into an enclave: vsock by a Unix socket.
+//! The parent's way into an enclave: `AF_VSOCK`, as on AWS, or a Unix socket.
 //!
-//! The socket is `vsock.sock` in the enclave's directory. To connect to the enclave's port P, connect to it, write
-//! `CONNECT P` and a line feed, and read `OK` and a number on a line; the stream is then the enclave's. If nobody listens on
-//! the port, the connection ends instead.
+//! With `AF_VSOCK`, the enclave's address is its CID. Otherwise it is the socket `vsock.sock` in the enclave's directory: to
+//! connect to the enclave's port P, connect to that, write `CONNECT P` and a line feed, and read `OK` and a number on a line; the
+//! stream is then the enclave's. If nobody listens on the port, the connection ends instead.
 
+use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use vsock::VsockStream;
 
 /// The longest line that is read as an answer.
 const LINE_LIMIT: usize = 64;
 /// How often an application that starts is asked whether it listens by now.
 const INTERVAL: Duration = Duration::from_millis(100);
 
+/// Where an enclave is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Enclave {
+    /// At this CID.
+    Cid(u32),
+    /// At this socket.
+    Socket(PathBuf),
+}
+
+impl fmt::Display for Enclave {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cid(cid) => write!(f, "CID {cid}"),
+            Self::Socket(path) => path.display().fmt(f),
+        }
+    }
+}
+
 /// Connects to a port of the enclave. An application that has not begun to listen is waited for up to `patience`: a booted
 /// enclave is one whose init has started. `limit` is how long each read and write may take from then on.
 pub fn connect(
-    socket: &Path,
+    enclave: &Enclave,
     port: u32,
     patience: Duration,
     limit: Duration,
 ) -> Result<UnixStream, ConnectError> {
     let start = Instant::now();
     loop {
-        match attempt(socket, port, limit) {
+        let attempt = match enclave {
+            Enclave::Cid(cid) => by_cid(*cid, port, limit),
+            Enclave::Socket(path) => by_socket(path, port, limit),
+        };
+        match attempt {
             Err(ConnectError::NobodyListens(_)) if start.elapsed() < patience => thread::sleep(INTERVAL),
             result => return result,
         }
     }
 }
 
-fn attempt(socket: &Path, port: u32, limit: Duration) -> Result<UnixStream, ConnectError> {
+fn by_cid(cid: u32, port: u32, limit: Duration) -> Result<UnixStream, ConnectError> {
+    let stream = VsockStream::connect_with_cid_port(cid, port).map_err(|error| match error.kind() {
+        ErrorKind::ConnectionReset => ConnectError::NobodyListens(port),
+        _ => error.into(),
+    })?;
+    // What is read and written are bytes, whatever the family.
+    let stream = UnixStream::from(stream.as_fd().try_clone_to_owned()?);
+    stream.set_read_timeout(Some(limit))?;
+    stream.set_write_timeout(Some(limit))?;
+    Ok(stream)
+}
+
+fn by_socket(socket: &Path, port: u32, limit: Duration) -> Result<UnixStream, ConnectError> {
     let mut stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(limit))?;
     stream.set_write_timeout(Some(limit))?;
@@ -98,7 +136,7 @@ mod tests {
         };
         thread::scope(|scope| {
             scope.spawn(serve);
-            let mut stream = connect(&socket, 5000, patience, LIMIT)?;
+            let mut stream = connect(&Enclave::Socket(socket), 5000, patience, LIMIT)?;
             let mut rest = String::new();
             stream.read_to_string(&mut rest).unwrap();
             Ok(rest)
@@ -128,7 +166,7 @@ mod tests {
 
     #[test]
     fn no_socket_is_an_error_at_once() {
-        let error = connect(Path::new("/nowhere/vsock.sock"), 5000, LIMIT, LIMIT).unwrap_err();
+        let error = connect(&Enclave::Socket("/nowhere/vsock.sock".into()), 5000, LIMIT, LIMIT).unwrap_err();
         assert!(matches!(error, ConnectError::Socket(error) if error.kind() == ErrorKind::NotFound));
     }
 }
