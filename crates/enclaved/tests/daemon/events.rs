@@ -1,5 +1,7 @@
 //! Clients that are told what becomes of enclaves.
 
+use std::time::Duration;
+
 use api::vmm::{Event, ExitReason};
 use api::{EnclaveEvent, ErrorCode, EventKind, Failure, Reply, Request};
 
@@ -83,7 +85,8 @@ async fn an_enclave_that_does_not_boot_ends_too() {
 
 #[tokio::test]
 async fn a_client_that_does_not_listen_holds_up_nobody_and_is_told_what_it_has_lost() {
-    let mut parent = Parent::start();
+    // It is deaf for as long as all those rounds take.
+    let mut parent = Parent::start_with(|config| config.limits.reply_time = Duration::from_mins(5));
     let deaf = listen(&parent);
     let (_first, _) = parent.boot(request(&"x".repeat(1000), 2)).await;
     // More than a socket and the daemon hold; each round is two events.
