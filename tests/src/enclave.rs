@@ -9,6 +9,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::command::{self, Finished, Running};
+use crate::usage::Usage;
 
 /// A daemon, as its clients see it.
 #[derive(Debug, Clone)]
@@ -272,6 +273,14 @@ impl Enclave {
     /// Returns once describe-enclaves does not list it any more, because it has ended by itself.
     pub fn wait_until_gone(&self) {
         crate::poll::until("the enclave's end", || self.description().is_none().then_some(()));
+    }
+
+    /// What its VMM takes.
+    ///
+    /// # Panics
+    /// If it is gone.
+    pub fn usage(&self) -> Usage {
+        Usage::of(self.process_id())
     }
 
     /// How many pages of its memory lie on each NUMA node (`numa_maps` in `proc_pid_numa_maps(5)`): `N0` and so on.

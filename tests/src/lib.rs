@@ -46,6 +46,7 @@ mod lines;
 pub mod parent;
 pub mod poll;
 pub mod stream;
+pub mod usage;
 pub mod vsock_socket;
 mod world;
 

@@ -273,7 +273,9 @@ fn without_foreground_the_command_returns_once_clients_can_connect() {
     let run_directory = new_run_directory();
     let _ = run(Command::new("enclaved")
         .arg("--run-directory")
-        .arg(&run_directory))
+        .arg(&run_directory)
+        // The parent's daemon has the ports of the machine's vsock.
+        .args(["--vsock", "unix"]))
     .succeeded();
     let host = Host::at(&run_directory);
 

@@ -7,7 +7,9 @@
 //! // parent: --cpus 8 --threads 2 --nodes 2 --memory 5G --package socat -- --test-threads 1
 //! ```
 //!
-//! Without such a line it gets the parent that `cargo xtask parent` makes without options. Beside what every parent has,
+//! One that takes long has the line `// only when named` as well, and does not run with the others.
+//!
+//! Without a line `// parent:` it gets the parent that `cargo xtask parent` makes without options. Beside what every parent has,
 //! `/opt/enclaved` holds the package's binaries, which run inside enclaves, in `guest`, the enclave kernel as an ELF file,
 //! `vmlinux`, and AWS's `eif_build` in `oracle`; that one is linked dynamically and needs the packages `libssl3` and
 //! `libgcc-s1`. Where systemd runs, `packages` holds the Debian packages of two versions of enclaved. The suite `nsm` has a
@@ -129,6 +131,12 @@ impl Suite {
             path: self.source.clone(),
             reason,
         })
+    }
+
+    /// Whether it runs only if it is asked for by its name.
+    pub(crate) fn only_when_named(&self) -> Result<bool, Error> {
+        let text = fs::read_to_string(&self.source).map_err(at("read", &self.source))?;
+        Ok(text.lines().any(|line| line == "// only when named"))
     }
 
     /// Adds the suite, and what suites may use, to a parent.

@@ -189,7 +189,15 @@ fn end_to_end(
     }
     steps.announce("end-to-end tests, each suite in a parent instance of its own");
     for suite in suites {
-        if arguments.suites.is_empty() || arguments.suites.contains(&suite.name) {
+        let wanted = if arguments.suites.is_empty() {
+            suite.only_when_named().map(|only| !only)
+        } else {
+            Ok(arguments.suites.contains(&suite.name))
+        };
+        let Some(wanted) = report.needed(&format!("suite {}", suite.name), wanted) else {
+            continue;
+        };
+        if wanted {
             eprintln!("\n      suite {}", suite.name);
             if suite.name == verifiers::SUITE {
                 suite_with_documents(workspace, tools, &suite, &guests, arguments, report);

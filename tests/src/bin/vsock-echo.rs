@@ -9,10 +9,12 @@ use std::thread;
 
 use end_to_end_tests::guest::{self, Address, Order, port};
 use end_to_end_tests::stream::{self, Stream};
+use end_to_end_tests::usage::allow_many_descriptors;
 use end_to_end_tests::vsock_socket::read_line;
 use vsock::{VMADDR_CID_ANY, VsockListener, VsockStream};
 
 fn main() -> io::Result<()> {
+    allow_many_descriptors();
     let late = listen(port::LATE)?;
     thread::spawn(move || {
         loop {

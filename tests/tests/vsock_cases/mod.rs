@@ -9,6 +9,7 @@ use std::thread;
 
 use end_to_end_tests::guest::{Address, FLOOD, Order, port};
 use end_to_end_tests::stream::{self, Stream, Sum};
+use end_to_end_tests::usage::{Usage, allow_many_descriptors};
 use end_to_end_tests::vsock_socket::{PortListener, connect, order, read_line};
 use end_to_end_tests::{Enclave, Host, Launch, World, eifs, poll};
 
@@ -249,6 +250,75 @@ fn a_connection_that_the_parent_drops_in_the_middle_frees_the_enclaves_end() {
     }
 
     stream::exchange_at_once(echoes(&enclave, 8), 1, MIB).expect("the enclave goes on");
+}
+
+/// 1,000 into the enclave and 1,000 out of it, all open at once, each used.
+fn use_two_thousand_connections(enclave: &Enclave, listener: &PortListener, port: u32) -> Usage {
+    const EACH_WAY: u64 = 1000;
+    listener.echo_in_background(EACH_WAY).expect("echo");
+    thread::scope(|scope| {
+        let out = Order::Exchange {
+            to: to_parent(port),
+            connections: EACH_WAY,
+            bytes: 16 << 10,
+        };
+        let out = scope.spawn(move || order(enclave, out));
+        let mut into = echoes(enclave, EACH_WAY);
+        for stream in &mut into {
+            stream.write_all(&[7; 1 << 10]).expect("send");
+        }
+        for stream in &mut into {
+            let mut echo = [0; 1 << 10];
+            stream.read_exact(&mut echo).expect("receive");
+            assert_eq!(echo, [7; 1 << 10]);
+        }
+        assert_eq!(out.join().expect("no panic").expect("an answer"), "exchanged");
+        enclave.usage()
+    })
+}
+
+#[test]
+fn two_thousand_connections_at_once_leave_a_vmm_no_larger() {
+    const PORT: u32 = 6010;
+    allow_many_descriptors();
+    let host = super::host();
+    let _world = World::enter();
+    let enclave = Launch::of(eifs::of_application("vsock-echo", &[]))
+        .with(super::VSOCK)
+        .with_memory(512)
+        .in_debug_mode()
+        .run(&host);
+    enclave.console().wait_for("vsock-echo: ready");
+    let listener = PortListener::bind(&enclave, PORT).expect("listen for the enclave");
+    let before = enclave.usage();
+    // What the allocator keeps, and the tables of the device, have their size after the first time.
+    let during = use_two_thousand_connections(&enclave, &listener, PORT);
+    let settled = poll::until("the connections' end", || {
+        let usage = enclave.usage();
+        (usage.descriptors == before.descriptors).then_some(usage)
+    });
+    for _ in 0..3 {
+        use_two_thousand_connections(&enclave, &listener, PORT);
+    }
+    let after = poll::until("the connections' end", || {
+        let usage = enclave.usage();
+        (usage.descriptors == before.descriptors).then_some(usage)
+    });
+    println!(
+        "before {before:?}, with 2,000 connections {during:?}, after them {settled:?}, after 8,000 {after:?}"
+    );
+    assert_eq!(after.threads, before.threads);
+    let room = 512;
+    assert!(
+        after.anonymous_kib <= settled.anonymous_kib + room,
+        "{settled:?} {after:?}"
+    );
+    assert!(
+        during.anonymous_kib <= before.anonymous_kib + (16 << 10),
+        "{before:?} {during:?}"
+    );
+    assert!(stream::exchange(connect(&enclave, port::ECHO).expect("connect"), 1, MIB).is_ok());
+    enclave.terminate();
 }
 
 #[test]
