@@ -434,6 +434,9 @@ fn the_kernels_random_numbers_come_from_the_nsm() {
 /// The VMM of the daemons below; a link to the one that is wanted.
 const VMM: &str = "/tmp/vmm-of-this-suite";
 
+/// The options of those daemons. `hostile-vmm` has no guest: it sends the heartbeat itself, through a socket in its directory.
+const HOSTILE_VMM: [&str; 4] = ["--vmm", VMM, "--vsock", "unix"];
+
 /// The VMMs that are started from here on are these.
 fn use_vmm(vmm: &Path) {
     let _ = fs::remove_file(VMM);
@@ -451,7 +454,7 @@ fn use_hostile_vmm(orders: &str) {
 
 fn with_hostile_vmm(orders: &str) -> OwnDaemon {
     use_hostile_vmm(orders);
-    OwnDaemon::start(&["--vmm", VMM])
+    OwnDaemon::start(&HOSTILE_VMM)
 }
 
 fn hello() -> Launch {
@@ -489,7 +492,7 @@ fn a_vmm_that_was_taken_over_cannot_change_what_was_measured() {
 fn a_vmm_that_was_taken_over_cannot_speak_for_another_enclave() {
     let _world = World::enter();
     use_vmm(Path::new("/usr/bin/enclave-vmm"));
-    let daemon = OwnDaemon::start(&["--vmm", VMM]);
+    let daemon = OwnDaemon::start(&HOSTILE_VMM);
     let victim = client().run(daemon.host());
     let mut victims_nsm = Nsm::of(&victim);
     let measured = victims_nsm.pcr(0);
@@ -529,7 +532,7 @@ fn files_below(directory: &Path) -> Vec<PathBuf> {
 fn a_vmm_that_was_taken_over_reaches_no_key_no_register_no_enclave_and_no_process() {
     let _world = World::enter();
     use_vmm(Path::new("/usr/bin/enclave-vmm"));
-    let daemon = OwnDaemon::start(&["--vmm", VMM]);
+    let daemon = OwnDaemon::start(&HOSTILE_VMM);
     let victim = client().run(daemon.host());
     let keys = files_below(Path::new("/var/lib/enclaved"));
     assert!(!keys.is_empty());
@@ -611,7 +614,7 @@ fn what_a_vmm_that_was_taken_over_leaves_behind_ends_with_its_enclave() {
 fn a_vmm_that_was_taken_over_cannot_starve_the_daemon_or_break_its_own_registers() {
     let _world = World::enter();
     use_vmm(Path::new("/usr/bin/enclave-vmm"));
-    let daemon = OwnDaemon::start(&["--vmm", VMM]);
+    let daemon = OwnDaemon::start(&HOSTILE_VMM);
     let bystander = client().run(daemon.host());
     let mut bystanders_nsm = Nsm::of(&bystander);
     let before = bystanders_nsm.pcr(0);
