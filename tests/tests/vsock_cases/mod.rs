@@ -263,7 +263,8 @@ fn use_two_thousand_connections(enclave: &Enclave, listener: &PortListener, port
             bytes: 16 << 10,
         };
         let out = scope.spawn(move || order(enclave, out));
-        let mut into = echoes(enclave, EACH_WAY);
+        let into = stream::open_past_a_full_backlog(EACH_WAY, || connect(enclave, port::ECHO));
+        let mut into = into.expect("connect");
         for stream in &mut into {
             stream.write_all(&[7; 1 << 10]).expect("send");
         }
