@@ -195,8 +195,8 @@ fn blocks() -> Vec<Block> {
     let mut parts = PAGE.split("```");
     let mut heading = "";
     while let (Some(text), Some(block)) = (parts.next(), parts.next()) {
-        let headings = text.lines().filter_map(|line| line.strip_prefix("### "));
-        heading = headings.last().unwrap_or(heading);
+        let mut headings = text.lines().filter_map(|line| line.strip_prefix("### "));
+        heading = headings.next_back().unwrap_or(heading);
         let (_language, text) = block.split_once('\n').expect("a line with the language");
         blocks.push(Block { heading, text });
     }
