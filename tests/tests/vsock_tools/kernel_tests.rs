@@ -108,8 +108,7 @@ fn on_parent(backend: Backend, name: &str, enclave: &Enclave) -> Command {
 
 fn vsock_test(backend: Backend, client: Client) {
     let _world = World::enter();
-    let daemon = backend.daemon();
-    let enclave = toolbox(&daemon);
+    let enclave = toolbox(backend);
     let plan = Plan::of(backend, client);
 
     let mut ours = on_parent(backend, "vsock_test", &enclave);
@@ -268,8 +267,7 @@ const RECEIVER: [&str; 6] = ["--port", PERF_PORT, "--buf-size", "1M", "--vsk-siz
 
 fn vsock_perf(backend: Backend) {
     let _world = World::enter();
-    let daemon = backend.daemon();
-    let enclave = toolbox(&daemon);
+    let enclave = toolbox(backend);
     let sender = |to| ["--sender", to, "--port", PERF_PORT, "--bytes", AMOUNT];
 
     let receiver = Running::start(on_parent(backend, "vsock_perf", &enclave).args(RECEIVER));

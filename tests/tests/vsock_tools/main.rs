@@ -1,8 +1,8 @@
-// parent: --cpus 4 --memory 2G --hugepages-2m 192 --no-daemon --package socat --package python3-minimal -- --test-threads 1 --nocapture
+// parent: --cpus 4 --memory 2G --hugepages-2m 192 --package socat --package python3-minimal -- --test-threads 1 --nocapture
 //! Programs that others have written for vsock, on a parent and in an enclave, with each of the two backends.
 //!
-//! Each test starts a daemon with the backend it is about, and an enclave whose application is `toolbox`: it runs the other
-//! programs of its image when the parent says so. They are the Linux kernel's own tests of vsock ([`kernel_tests`]), and those of
+//! Each test starts an enclave with the backend it is about, whose application is `toolbox`: it runs the other programs of its
+//! image when the parent says so. They are the Linux kernel's own tests of vsock ([`kernel_tests`]), and those of
 //! the page for users, `docs/vsock.md` ([`page`]).
 
 #![forbid(unsafe_code)]
@@ -17,11 +17,10 @@ use std::thread::{self, JoinHandle};
 
 use end_to_end_tests::guest::port;
 use end_to_end_tests::vsock_socket::connect;
-use end_to_end_tests::{ContainerImage, Enclave, Launch, OwnDaemon, eifs, parent};
+use end_to_end_tests::{ContainerImage, Enclave, Host, Launch, eifs, parent};
 
-/// The CID and the run directory that the page for users has.
+/// The CID that the page for users has.
 const CID: &str = "16";
-const RUN_DIRECTORY: &str = "/run/enclaved";
 
 /// The programs of the page that are in the enclave as well.
 const PROGRAMS: [&str; 4] = [
@@ -46,19 +45,14 @@ impl Backend {
             Self::Unix => "unix",
         }
     }
-
-    fn daemon(self) -> OwnDaemon {
-        OwnDaemon::start_in(Path::new(RUN_DIRECTORY), &["--vsock", self.name()])
-    }
 }
 
-/// An enclave of this daemon with the application `toolbox`.
-fn toolbox(daemon: &OwnDaemon) -> Enclave {
-    let eif = eif_with_tools();
-    let enclave = Launch::of(eif)
-        .with(&["--enclave-cid", CID])
+/// An enclave with the application `toolbox`.
+fn toolbox(backend: Backend) -> Enclave {
+    let enclave = Launch::of(eif_with_tools())
+        .with(&["--vsock", backend.name(), "--enclave-cid", CID])
         .in_debug_mode()
-        .run(daemon.host());
+        .run(&Host::of_the_parent());
     enclave.console().wait_for("toolbox: ready");
     enclave
 }

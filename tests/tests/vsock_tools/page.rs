@@ -97,8 +97,7 @@ fn programs_with_the_crates_as_on_the_page_in_the_enclave() {
 /// Runs a test with an enclave that echoes on port 5000.
 fn with_an_enclave(backend: Backend, test: impl FnOnce(&Enclave)) {
     let _world = World::enter();
-    let daemon = backend.daemon();
-    let enclave = toolbox(&daemon);
+    let enclave = toolbox(backend);
     let _server = InEnclave::start(&enclave, &["vsock-server", "5000"]);
     drop(connected(&enclave, 5000));
     test(&enclave);
