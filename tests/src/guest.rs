@@ -18,6 +18,14 @@ pub mod port {
     pub const LATE: u32 = 7003;
     /// Of the application `nsm-client`: takes lines of words, each a request to `/dev/nsm`, and answers each with a line.
     pub const NSM: u32 = 7004;
+    /// Of the application `toolbox`: takes a line of words, runs them as a program of the image, and answers with what it
+    /// prints and a last line that says how it ended.
+    pub const RUN: u32 = 7005;
+    /// Of the application `toolbox`: what the parent sends here goes to the TCP port of this number inside the enclave.
+    pub const TCP_INTO_ENCLAVE: u16 = 7006;
+    /// Of the application `toolbox`: what is sent to the TCP port of this number inside the enclave goes to this port of the
+    /// parent.
+    pub const TCP_TO_PARENT: u16 = 7007;
 }
 
 /// What the parent can have `vsock-echo` do. Its text form is the line that is sent.

@@ -43,6 +43,7 @@ mod suites;
 mod test;
 mod totals;
 mod verifiers;
+mod vsock_tools;
 mod workspace;
 
 use std::error::Error as _;

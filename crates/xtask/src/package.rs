@@ -185,7 +185,9 @@ impl<'a> Stage<'a> {
         let path = |name: &str| Path::new(DOCUMENTATION).join(name);
         let source = |name: &str| self.workspace.file(name);
         self.copy(&source("dist/debian/copyright"), &path("copyright"), 0o644)?;
-        self.copy(&source("docs/operating.md"), &path("operating.md"), 0o644)?;
+        for name in ["operating.md", "vsock.md"] {
+            self.copy(&source("docs").join(name), &path(name), 0o644)?;
+        }
         self.copy(&source("CHANGELOG.md"), &path("changelog"), 0o644)?;
         self.write(&path("changelog.Debian"), &self.debian_changelog()?, 0o644)?;
         let mut gzip = tool("gzip");

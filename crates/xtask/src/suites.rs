@@ -11,8 +11,8 @@
 //!
 //! Without a line `// parent:` it gets the parent that `cargo xtask parent` makes without options. Beside what every parent has,
 //! `/opt/enclaved` holds the package's binaries, which run inside enclaves, in `guest`, the enclave kernel as an ELF file,
-//! `vmlinux`, and AWS's `eif_build` in `oracle`; that one is linked dynamically and needs the packages `libssl3` and
-//! `libgcc-s1`. Where systemd runs, `packages` holds the Debian packages of two versions of enclaved. The suite `nsm` has a
+//! `vmlinux`, the kernel's programs for testing vsock in `vsock-tools`, and AWS's `eif_build` in `oracle`; that one is linked
+//! dynamically and needs the packages `libssl3` and `libgcc-s1`. Where systemd runs, `packages` holds the Debian packages of two versions of enclaved. The suite `nsm` has a
 //! directory of the host at `/share`, for documents that [`verifiers`](crate::verifiers) are asked about.
 
 use std::fs;
@@ -35,12 +35,13 @@ use crate::workspace::Workspace;
 /// The package that the suites are in.
 pub(crate) const PACKAGE: &str = "end-to-end-tests";
 
-/// Where a suite, the guests' applications, the kernel in its other form, AWS's `eif_build` and enclaved's
-/// packages are in the parent.
+/// Where a suite, the guests' applications, the kernel in its other form, AWS's `eif_build`, the kernel's programs for testing
+/// vsock and enclaved's packages are in the parent.
 const SUITES: &str = "/opt/enclaved/suites";
 const GUESTS: &str = "/opt/enclaved/guest";
 const VMLINUX: &str = "/opt/enclaved/vmlinux";
 const ORACLE: &str = "/opt/enclaved/oracle";
+const VSOCK_TOOLS: &str = "/opt/enclaved/vsock-tools";
 const PACKAGES: &str = "/opt/enclaved/packages";
 
 /// What is built of the package.
@@ -69,6 +70,8 @@ pub(crate) struct Extras<'a> {
     pub(crate) vmlinux: &'a Path,
     /// AWS's `eif_build`.
     pub(crate) oracle: &'a Path,
+    /// The kernel's programs for testing vsock.
+    pub(crate) vsock_tools: &'a [PathBuf],
     /// Debian packages of enclaved.
     pub(crate) packages: &'a [PathBuf],
 }
@@ -146,6 +149,10 @@ impl Suite {
         config
             .files
             .push(file(extras.oracle, &below(ORACLE, extras.oracle)));
+        let vsock_tools = extras.vsock_tools.iter();
+        config
+            .files
+            .extend(vsock_tools.map(|host| file(host, &below(VSOCK_TOOLS, host))));
         let packages = extras.packages.iter();
         config
             .files
