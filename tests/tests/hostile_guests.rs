@@ -33,10 +33,26 @@ const MORE_DESCRIPTORS: u64 = 4200;
 const MORE_KIB_AFTER: u64 = 16 << 10;
 const MORE_DESCRIPTORS_AFTER: u64 = 8;
 
-/// An attack, and how many rounds of it.
+/// An attack, how many rounds of it, and whether a second processor disturbs meanwhile.
 struct Attack {
     name: &'static str,
     rounds: u32,
+    companion: bool,
+}
+
+const fn attack(name: &'static str, rounds: u32) -> Attack {
+    Attack {
+        name,
+        rounds,
+        companion: false,
+    }
+}
+
+const fn with_companion(attack: Attack) -> Attack {
+    Attack {
+        companion: true,
+        ..attack
+    }
 }
 
 /// Runs the attack; the hostile guest must survive it, which it says when its devices work again.
@@ -75,8 +91,13 @@ fn hostile_guest(host: &Host, attack: &Attack) -> Hostile {
     // With the kernel's vsock all enclaves share the parent's ports.
     static PORT: AtomicU32 = AtomicU32::new(7100);
     let echo = PORT.fetch_add(1, Ordering::Relaxed);
-    let Attack { name, rounds } = attack;
-    let orders = format!("attack={name} seed=1 rounds={rounds} echo={echo}");
+    let Attack {
+        name,
+        rounds,
+        companion,
+    } = attack;
+    let companion = if *companion { "yes" } else { "no" };
+    let orders = format!("attack={name} seed=1 rounds={rounds} companion={companion} echo={echo}");
     let enclave = Launch::of(eifs::of_hostile_guest(name, &orders))
         .in_debug_mode()
         .run(host);
@@ -174,34 +195,13 @@ fn echo(connection: UnixStream) -> io::Result<()> {
     stream::echo(connection)
 }
 
-const NONE: Attack = Attack {
-    name: "none",
-    rounds: 0,
-};
-const RINGS: Attack = Attack {
-    name: "rings",
-    rounds: 400,
-};
-const PACKETS: Attack = Attack {
-    name: "packets",
-    rounds: 200,
-};
-const CREDIT: Attack = Attack {
-    name: "credit",
-    rounds: 40,
-};
-const FLOODS: Attack = Attack {
-    name: "floods",
-    rounds: 24,
-};
-const RESETS: Attack = Attack {
-    name: "resets",
-    rounds: 200,
-};
-const CONFIG: Attack = Attack {
-    name: "config",
-    rounds: 100,
-};
+const NONE: Attack = attack("none", 0);
+const RINGS: Attack = attack("rings", 400);
+const PACKETS: Attack = attack("packets", 200);
+const CREDIT: Attack = attack("credit", 40);
+const FLOODS: Attack = attack("floods", 24);
+const RESETS: Attack = with_companion(attack("resets", 200));
+const CONFIG: Attack = with_companion(attack("config", 100));
 
 macro_rules! vsock_attacks {
     ($backend:ident, $name:literal) => {
@@ -249,3 +249,45 @@ macro_rules! vsock_attacks {
 
 vsock_attacks!(kernel, "kernel");
 vsock_attacks!(unix, "unix");
+
+/// Attacks on the rest of the machine, which is the same whatever carries vsock.
+mod machine {
+    use super::*;
+
+    const BACKEND: &str = "kernel";
+
+    #[test]
+    fn malformed_requests_to_the_security_module_are_withstood() {
+        is_withstood(BACKEND, &attack("nsm", 300));
+    }
+
+    #[test]
+    fn accesses_to_any_port_are_withstood() {
+        is_withstood(BACKEND, &with_companion(attack("ports", 100)));
+    }
+
+    #[test]
+    fn accesses_to_any_register_are_withstood() {
+        is_withstood(BACKEND, &with_companion(attack("registers", 200)));
+    }
+
+    #[test]
+    fn reads_and_writes_of_any_msr_are_withstood() {
+        is_withstood(BACKEND, &with_companion(attack("msrs", 400)));
+    }
+
+    #[test]
+    fn all_hypercalls_are_withstood() {
+        is_withstood(BACKEND, &with_companion(attack("hypercalls", 100)));
+    }
+
+    #[test]
+    fn page_tables_that_change_are_withstood() {
+        is_withstood(BACKEND, &with_companion(attack("page-tables", 200)));
+    }
+
+    #[test]
+    fn storms_of_interrupts_and_halts_that_race_with_them_are_withstood() {
+        is_withstood(BACKEND, &with_companion(attack("interrupts", 20)));
+    }
+}

@@ -26,6 +26,8 @@ pub(crate) struct Orders<'a> {
     pub(crate) first: u64,
     /// How many rounds.
     pub(crate) rounds: u64,
+    /// Whether a second processor disturbs meanwhile.
+    pub(crate) companion: bool,
     /// The port of the parent at which somebody echoes.
     pub(crate) echo: u32,
     /// Register windows of the virtio devices, vsock first.
@@ -54,6 +56,7 @@ impl<'a> Orders<'a> {
             seed: 1,
             first: 0,
             rounds: 1,
+            companion: false,
             echo: 0,
             devices: [0; 2],
         };
@@ -67,6 +70,7 @@ impl<'a> Orders<'a> {
                 "seed" => orders.seed = value.parse().unwrap_or(1),
                 "first" => orders.first = value.parse().unwrap_or(0),
                 "rounds" => orders.rounds = value.parse().unwrap_or(1),
+                "companion" => orders.companion = value == "yes",
                 "echo" => orders.echo = value.parse().unwrap_or(0),
                 "virtio_mmio.device" => {
                     if let (Some(device), Some(window)) = (devices.next(), window(value)) {

@@ -13,9 +13,15 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::memory;
 use crate::processor::{self, CODE, IDT};
+use crate::random::Random;
 
 /// Present interrupt gate.
 const GATE: u64 = 0x8e;
+
+const LOCAL_APIC: u64 = 0xfee0_0000;
+const TIMER: u64 = 0x320;
+const TIMER_COUNT: u64 = 0x380;
+const TIMER_DIVIDE: u64 = 0x3e0;
 
 const NMI: u64 = 2;
 const DOUBLE_FAULT: u64 = 8;
@@ -109,6 +115,14 @@ pub(crate) fn set_up() {
         memory::write(IDT + vector * 16 + 8, handler >> 32);
     }
     processor::load_interrupt_descriptors();
+}
+
+/// Starts the local APIC's timer, and halts until it or another interrupt comes.
+pub(crate) fn wait_for_timer(random: &mut Random) {
+    memory::write(LOCAL_APIC + TIMER_DIVIDE, 0xb_u32);
+    memory::write(LOCAL_APIC + TIMER, 0x40_u32);
+    memory::write(LOCAL_APIC + TIMER_COUNT, 1 + random.word32() % 2000);
+    processor::halt_until_interrupt();
 }
 
 /// Interrupts so far.

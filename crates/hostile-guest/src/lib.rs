@@ -20,6 +20,7 @@
 
 mod attacks;
 mod command_line;
+mod companion;
 mod interrupts;
 mod machine;
 mod memory;
@@ -64,12 +65,18 @@ fn attack(machine: &mut Machine, orders: &Orders<'_>) {
     let Some(round) = attacks::named(orders.attack) else {
         return serial::line(format_args!("there is no attack {}", orders.attack));
     };
+    if orders.companion {
+        companion::start(orders);
+    }
     let tell_every = (orders.rounds / 8).max(1);
     for number in orders.first..orders.first + orders.rounds {
         if number.is_multiple_of(tell_every) {
             serial::line(format_args!("round {number}"));
         }
         round(machine, &mut Random::of_round(orders.seed, number));
+    }
+    if orders.companion {
+        companion::stop();
     }
 }
 

@@ -1,6 +1,7 @@
 //! What attacks have at hand, and how the devices are seen to work after them.
 
 use crate::command_line::Orders;
+use crate::processor::pause;
 use crate::serial;
 use crate::transport::Transport;
 use crate::vsock::{Fault, Vsock};
@@ -8,6 +9,9 @@ use crate::vsock::{Fault, Vsock};
 /// Where the parent listens for heartbeats, and what it must send back.
 const HEARTBEAT_PORT: u32 = 9000;
 const HEARTBEAT: u8 = 0xb7;
+
+/// How long is waited where nobody listens yet, in looks.
+const BETWEEN_CALLS: u32 = 1_000_000;
 
 /// Bytes that are echoed to prove that vsock works.
 const PROOF: u32 = 64 << 10;
@@ -49,7 +53,9 @@ impl Machine {
                 serial::line(format_args!("port {port}: {fault:?}; once more"));
                 told = Some(fault);
             }
-            if fault != Fault::Refused {
+            if fault == Fault::Refused {
+                (0..BETWEEN_CALLS).for_each(|_| pause());
+            } else {
                 self.vsock.start();
             }
         }

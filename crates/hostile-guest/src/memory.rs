@@ -44,6 +44,16 @@ pub(crate) fn read<T: Word>(address: u64) -> T {
     unsafe { core::ptr::with_exposed_provenance::<T>(pointer_bits(address)).read_volatile() }
 }
 
+/// Reads a byte of this kernel's code.
+///
+/// # Panics
+/// If `address` is not in the kernel.
+pub(crate) fn read_code(address: u64) -> u8 {
+    assert!((16 << 20..TABLES).contains(&address), "code at {address:#x}");
+    // SAFETY: mapped; nobody changes code.
+    unsafe { core::ptr::with_exposed_provenance::<u8>(pointer_bits(address)).read_volatile() }
+}
+
 /// Writes the word at `address`.
 ///
 /// # Panics

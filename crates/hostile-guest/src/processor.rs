@@ -8,13 +8,16 @@ use core::arch::asm;
 
 use crate::memory::{self, TABLES, Word};
 
-const PML4: u64 = TABLES;
+pub(crate) const PML4: u64 = TABLES;
 const PDPT: u64 = TABLES + 0x1000;
 const DIRECTORIES: u64 = TABLES + 0x2000;
-const GDT: u64 = TABLES + 0x1_0000;
-const TASK: u64 = TABLES + 0x1_1000;
-const HANDLER_STACK: u64 = TABLES + 0x2_0000;
-const RARE_HANDLER_STACK: u64 = TABLES + 0x3_0000;
+pub(crate) const GDT: u64 = TABLES + 0x1_0000;
+const TASKS: [u64; 2] = [TABLES + 0x1_1000, TABLES + 0x1_1800];
+/// Each processor has two for handlers, 64 KiB each.
+const HANDLER_STACKS: u64 = TABLES + 0x2_0000;
+
+/// The end of the second processor's stack.
+pub(crate) const COMPANION_STACK: u64 = TABLES + 0xa_0000;
 
 /// Where the interrupt descriptors are.
 pub(crate) const IDT: u64 = TABLES + 0x1_2000;
@@ -24,6 +27,8 @@ pub(crate) const SPARE_TABLES: u64 = TABLES + 0x10_0000;
 /// The code segment.
 pub(crate) const CODE: u16 = 0x10;
 const TASK_SEGMENT: u16 = 0x20;
+/// The second processor's.
+pub(crate) const COMPANION_TASK_SEGMENT: u16 = 0x30;
 
 pub(crate) const PRESENT: u64 = 1 << 0;
 pub(crate) const WRITABLE: u64 = 1 << 1;
@@ -56,14 +61,18 @@ fn map_four_gibibytes() {
 fn make_segments() {
     memory::write(GDT + u64::from(CODE), 0x00af_9b00_0000_ffff_u64);
     memory::write(GDT + 0x18, 0x00cf_9300_0000_ffff_u64);
-    let low = 0x67 | (TASK & 0xff_ffff) << 16 | 0x89 << 40 | (TASK >> 24 & 0xff) << 56;
-    memory::write(GDT + u64::from(TASK_SEGMENT), low);
-    memory::write(GDT + u64::from(TASK_SEGMENT) + 8, TASK >> 32);
-    // Interrupt stack table entries 1 and 2, which are not aligned to eight bytes.
-    for (entry, stack) in [(0x24, HANDLER_STACK), (0x2c, RARE_HANDLER_STACK)] {
-        let stack = stack + 0xf000;
-        memory::write(TASK + entry, (stack & 0xffff_ffff) as u32);
-        memory::write(TASK + entry + 4, (stack >> 32) as u32);
+    for (processor, (task, selector)) in
+        (0..).zip(TASKS.into_iter().zip([TASK_SEGMENT, COMPANION_TASK_SEGMENT]))
+    {
+        let low = 0x67 | (task & 0xff_ffff) << 16 | 0x89 << 40 | (task >> 24 & 0xff) << 56;
+        memory::write(GDT + u64::from(selector), low);
+        memory::write(GDT + u64::from(selector) + 8, task >> 32);
+        // Interrupt stack table entries 1 and 2, which are not aligned to eight bytes.
+        for (entry, end) in [(0x24, 1), (0x2c, 2)] {
+            let stack = HANDLER_STACKS + (2 * processor + end) * 0x1_0000;
+            memory::write(task + entry, u32::try_from(stack).unwrap_or_default());
+            memory::write(task + entry + 4, 0_u32);
+        }
     }
 }
 
@@ -91,7 +100,7 @@ struct TablePointer {
 
 fn load_segments() {
     let pointer = TablePointer {
-        limit: 0x2f,
+        limit: 0x3f,
         base: GDT,
     };
     // SAFETY: the selectors that are in use mean the same in the new table; the task segment is described there.
@@ -185,6 +194,12 @@ pub(crate) fn halt_until_interrupt() {
     unsafe { asm!("sti", "hlt", "cli") }
 }
 
+/// Halts with interrupts off.
+pub(crate) fn halt() {
+    // SAFETY: nothing happens until an NMI.
+    unsafe { asm!("hlt") }
+}
+
 /// Lets pending interrupts in.
 pub(crate) fn let_interrupts_in() {
     // SAFETY: all handlers keep all registers.
@@ -215,7 +230,8 @@ fn set_pics(mask: u8) {
     }
 }
 
-fn set_priority(priority: u64) {
+/// Interrupts of up to this priority wait.
+pub(crate) fn set_priority(priority: u64) {
     // SAFETY: says which interrupts wait.
     unsafe { asm!("mov cr8, {}", in(reg) priority) }
 }

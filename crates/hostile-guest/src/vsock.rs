@@ -105,7 +105,8 @@ impl Vsock {
 
     /// Likewise, without room for a single packet to us.
     pub(crate) fn start_without_buffers(&mut self, features: u64) {
-        assert!(self.transport.negotiate(features), "features are refused");
+        // Another processor may be at the registers, too.
+        while !self.transport.negotiate(features) {}
         [self.receive, self.transmit, self.events] =
             [RX, TX, EVENTS].map(|index| Queue::new(index.into(), index, self.transport.queue_size(index)));
         for queue in [&self.receive, &self.transmit, &self.events] {

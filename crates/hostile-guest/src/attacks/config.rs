@@ -8,7 +8,11 @@ use crate::random::Random;
 const ACCESSES: u32 = 200;
 
 pub(super) fn round(machine: &mut Machine, random: &mut Random) {
-    let [vsock, nsm] = [machine.vsock.transport.base(), machine.nsm.base()];
+    access_registers([machine.vsock.transport.base(), machine.nsm.base()], random);
+}
+
+/// Likewise, where the devices' windows are known.
+pub(crate) fn access_registers([vsock, nsm]: [u64; 2], random: &mut Random) {
     for _ in 0..ACCESSES {
         let offset = match random.below(3) {
             0 => random.below(0x100),

@@ -36,10 +36,7 @@ pub(super) fn round(_: &mut Machine, random: &mut Random) {
         }
     }
     for _ in 0..200 {
-        // Something is always pending or about to be: the last halt may not be the one that nobody ends.
-        memory::write(LOCAL_APIC + TIMER, 0x40_u32);
-        memory::write(LOCAL_APIC + TIMER_COUNT, 1 + random.word32() % 2000);
-        processor::halt_until_interrupt();
+        interrupts::wait_for_timer(random);
     }
     processor::let_interrupts_in();
     processor::quiet();

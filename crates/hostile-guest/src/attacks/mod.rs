@@ -15,6 +15,8 @@ mod registers;
 mod resets;
 mod rings;
 
+pub(crate) use config::access_registers;
+
 use crate::machine::Machine;
 use crate::processor::pause;
 use crate::random::Random;

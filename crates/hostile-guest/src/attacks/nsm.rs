@@ -21,10 +21,8 @@ const DESCRIBE_PCR: &[u8] = b"\xa1\x6bDescribePCR\xa1\x65index\x00";
 
 pub(super) fn round(machine: &mut Machine, random: &mut Random) {
     let nsm = machine.nsm;
-    assert!(
-        nsm.negotiate(VERSION_1 | random.pick(&[0, EVENT_IDX])),
-        "features are refused"
-    );
+    let features = VERSION_1 | random.pick(&[0, EVENT_IDX]);
+    while !nsm.negotiate(features) {}
     let mut queue = Queue::new(PLACE, 0, nsm.queue_size(0));
     nsm.set_queue(&queue);
     nsm.go();
