@@ -60,10 +60,7 @@ fn is_withstood(backend: &str, attack: &Attack) {
     let _world = World::enter();
     let daemon = OwnDaemon::start(&["--vsock", backend]);
     let host = daemon.host();
-    let good = Launch::of(eifs::of_application("vsock-echo", &[]))
-        .in_debug_mode()
-        .run(host);
-    good.console().wait_for("vsock-echo: ready");
+    let good = good_enclave(host);
 
     let hostile = hostile_guest(host, attack);
     let stop = AtomicBool::new(false);
@@ -80,6 +77,14 @@ fn is_withstood(backend: &str, attack: &Attack) {
     hostile.enclave.terminate();
     exchange(&good);
     good.terminate();
+}
+
+fn good_enclave(host: &Host) -> Enclave {
+    let good = Launch::of(eifs::of_application("vsock-echo", &[]))
+        .in_debug_mode()
+        .run(host);
+    good.console().wait_for("vsock-echo: ready");
+    good
 }
 
 struct Hostile {
@@ -289,5 +294,51 @@ mod machine {
     #[test]
     fn storms_of_interrupts_and_halts_that_race_with_them_are_withstood() {
         is_withstood(BACKEND, &with_companion(attack("interrupts", 20)));
+    }
+
+    #[test]
+    fn code_where_registers_are_ends_the_enclave() {
+        ends_the_enclave("run-registers");
+    }
+
+    #[test]
+    fn a_processor_that_starts_itself_anew_ends_the_enclave() {
+        ends_the_enclave("start-anew");
+    }
+
+    #[test]
+    fn system_management_mode_ends_the_enclave() {
+        ends_the_enclave("system-management");
+    }
+
+    #[test]
+    fn a_triple_fault_ends_the_enclave() {
+        ends_the_enclave("triple-fault");
+    }
+
+    /// The enclave ends by itself, with a reason; the one beside it goes on.
+    fn ends_the_enclave(name: &'static str) {
+        let _world = World::enter();
+        let daemon = OwnDaemon::start(&["--vsock", BACKEND]);
+        let host = daemon.host();
+        let good = good_enclave(host);
+
+        let hostile = hostile_guest(host, &attack(name, 1));
+        let id = hostile.enclave.id.clone();
+        let stop = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let _stop = StopsAtEnd(&stop);
+            let listener = PortListener::bind(&hostile.enclave, hostile.echo).expect("listen");
+            scope.spawn(|| echo_until(&stop, listener));
+            hostile.enclave.wait_until_gone();
+        });
+
+        let ended = host.cli(&["describe-enclaves", "--ended"]).succeeded().json();
+        let ended = ended.as_array().expect("an array");
+        let ours = ended.iter().find(|ended| ended["EnclaveID"] == id.as_str());
+        println!("{name}: {}", ours.expect("it is listed"));
+        exchange(&good);
+        assert_eq!(kernel_log::complaints(), Vec::<String>::new());
+        good.terminate();
     }
 }

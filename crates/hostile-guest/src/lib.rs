@@ -62,9 +62,9 @@ pub fn run(zero_page: u64) -> ! {
 }
 
 fn attack(machine: &mut Machine, orders: &Orders<'_>) {
-    let Some(round) = attacks::named(orders.attack) else {
-        return serial::line(format_args!("there is no attack {}", orders.attack));
-    };
+    let round = attacks::named(orders.attack);
+    assert!(round.is_some(), "there is no attack {}", orders.attack);
+    let round = round.unwrap_or(|_, _| ());
     if orders.companion {
         companion::start(orders);
     }

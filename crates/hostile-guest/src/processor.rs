@@ -194,6 +194,18 @@ pub(crate) fn halt_until_interrupt() {
     unsafe { asm!("sti", "hlt", "cli") }
 }
 
+/// Runs code at any address.
+pub(crate) fn jump(address: u64) -> ! {
+    // SAFETY: that this kernel ends there is what is wanted.
+    unsafe { asm!("jmp {}", in(reg) address, options(noreturn)) }
+}
+
+/// Runs an instruction that there is not.
+pub(crate) fn raise_exception() -> ! {
+    // SAFETY: that this kernel ends there is what is wanted.
+    unsafe { asm!("ud2", options(noreturn)) }
+}
+
 /// Halts with interrupts off.
 pub(crate) fn halt() {
     // SAFETY: nothing happens until an NMI.

@@ -3,6 +3,7 @@
 mod chains;
 mod config;
 mod credit;
+mod endings;
 mod floods;
 mod hypercalls;
 mod interrupts;
@@ -24,7 +25,8 @@ use crate::random::Random;
 /// One round of an attack.
 pub(crate) type Round = fn(&mut Machine, &mut Random);
 
-const ATTACKS: [(&str, Round); 13] = [
+const ATTACKS: [(&str, Round); 18] = [
+    ("none", |_, _| ()),
     ("rings", rings::round),
     ("packets", packets::round),
     ("credit", credit::round),
@@ -38,6 +40,10 @@ const ATTACKS: [(&str, Round); 13] = [
     ("hypercalls", hypercalls::round),
     ("page-tables", page_tables::round),
     ("interrupts", interrupts::round),
+    ("run-registers", endings::run_registers),
+    ("start-anew", endings::start_anew),
+    ("system-management", endings::system_management),
+    ("triple-fault", endings::triple_fault),
 ];
 
 /// The attack of this name.
