@@ -12,7 +12,9 @@ use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::thread;
+use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use vsock::{VMADDR_CID_ANY, VsockListener, VsockStream};
 
 use crate::guest::{Order, port};
@@ -117,6 +119,23 @@ impl PortListener {
     /// Of the socket.
     pub fn accept(&self) -> io::Result<UnixStream> {
         limited(self.accept_without_limit()?)
+    }
+
+    /// Whether a connection has come within this time.
+    ///
+    /// # Errors
+    /// Of the socket.
+    pub fn wait(&self, limit: Duration) -> io::Result<bool> {
+        let listener = match &self.0 {
+            Listener::Unix { listener, .. } => listener.as_fd(),
+            Listener::Vsock(listener) => listener.as_fd(),
+        };
+        let limit = Timespec::try_from(limit).map_err(io::Error::other)?;
+        let ready = rustix::event::poll(
+            &mut [PollFd::from_borrowed_fd(listener, PollFlags::IN)],
+            Some(&limit),
+        );
+        Ok(ready? > 0)
     }
 
     fn accept_without_limit(&self) -> io::Result<UnixStream> {
