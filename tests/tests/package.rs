@@ -26,12 +26,14 @@ const ENCLAVES: &str = "/sys/fs/cgroup/enclaved-run-enclaved";
 const CONTROL_GROUP: &str = "/sys/fs/cgroup/system.slice/enclaved.service";
 
 /// Made by installing or using the package; gone when it is removed, the last three when it is purged.
-const PATHS: [&str; 16] = [
+const PATHS: [&str; 18] = [
     "/usr/share/man/man1/nitro-cli.1.gz",
     "/usr/share/man/man1/nitro-cli-run-enclave.1.gz",
     "/usr/share/bash-completion/completions/nitro-cli",
     "/usr/bin/nitro-enclaves-allocator",
     "/lib/systemd/system/nitro-enclaves-allocator.service",
+    "/usr/bin/vsock-proxy",
+    "/lib/systemd/system/nitro-enclaves-vsock-proxy.service",
     "/sys/fs/cgroup/enclaved-run-enclaved",
     "/usr/bin/enclaved",
     "/usr/bin/enclave-vmm",
@@ -44,7 +46,7 @@ const PATHS: [&str; 16] = [
     "/var/log/nitro_enclaves",
     "/var/lib/enclaved",
 ];
-const GONE_AFTER_REMOVAL: usize = 13;
+const GONE_AFTER_REMOVAL: usize = 15;
 
 /// The package, installed until this is dropped.
 struct Installed;

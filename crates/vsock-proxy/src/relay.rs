@@ -1,0 +1,64 @@
+//! Two connections made one: what comes from either goes to the other, and so does its end.
+//!
+//! Each direction has one buffer and its own pace: nothing is read before the last is written, so that the slower end
+//! decides, and memory does not grow. The end of one direction closes that direction alone. A connection that breaks
+//! closes the other one; a TCP client is told that by a reset, so as not to take what it has for everything.
+
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
+
+use crate::counters::Counters;
+
+/// Bytes on their way in one direction.
+const BUFFER: usize = 32 << 10;
+
+/// Passes on until both directions have ended, or one connection breaks.
+pub(crate) async fn relay(
+    mut enclave: UnixStream,
+    mut tcp: TcpStream,
+    counters: &Counters,
+) -> io::Result<()> {
+    // Without: small messages wait for the answer to the last one.
+    tcp.set_nodelay(true)?;
+    // A peer that has vanished is noticed, if late.
+    rustix::net::sockopt::set_socket_keepalive(&tcp, true)?;
+    let relayed = {
+        let (mut from_enclave, mut to_enclave) = enclave.split();
+        let (mut from_tcp, mut to_tcp) = tcp.split();
+        tokio::try_join!(
+            pass_on(&mut from_enclave, &mut to_tcp, &counters.from_enclaves),
+            pass_on(&mut from_tcp, &mut to_enclave, &counters.to_enclaves),
+        )
+    };
+    if relayed.is_err() {
+        tcp.set_zero_linger()?;
+    }
+    relayed.map(|_| ())
+}
+
+async fn pass_on(
+    from: &mut (impl AsyncRead + Unpin),
+    to: &mut (impl AsyncWrite + Unpin),
+    passed_on: &AtomicU64,
+) -> io::Result<()> {
+    let mut buffer = vec![0; BUFFER];
+    loop {
+        let length = from.read(&mut buffer).await?;
+        if length == 0 {
+            return end(to).await;
+        }
+        to.write_all(&buffer[..length]).await?;
+        passed_on.fetch_add(length as u64, Ordering::Relaxed);
+    }
+}
+
+/// The other end may have closed both directions already, which is no reason to drop what it has sent before.
+async fn end(to: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
+    match to.shutdown().await {
+        Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
+        ended => ended,
+    }
+}

@@ -1,0 +1,181 @@
+//! A proxy of a test's own, and what it is between.
+
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::net::UnixStream as BlockingStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStderr, Command, Stdio};
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
+
+/// Between two looks.
+const INTERVAL: Duration = Duration::from_millis(10);
+
+/// The program, without a log unless something fails.
+pub(crate) fn program() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_vsock-proxy"));
+    command.env_remove("RUST_LOG");
+    command
+}
+
+/// A running proxy, ended when this is dropped.
+pub(crate) struct Proxy {
+    process: Child,
+    stderr: BufReader<ChildStderr>,
+    directory: TempDir,
+}
+
+impl Proxy {
+    /// With this as its configuration, in which `DIR` stands for a directory of its own, and listening at `socket` there.
+    pub(crate) async fn start(configuration: &str, arguments: &[&str], socket: &str) -> Self {
+        let proxy = Self::start_at_once(configuration, arguments);
+        while BlockingStream::connect(proxy.path(socket)).is_err() {
+            tokio::time::sleep(INTERVAL).await;
+        }
+        proxy
+    }
+
+    /// Before it listens.
+    pub(crate) fn start_at_once(configuration: &str, arguments: &[&str]) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let (process, stderr) = spawn(configuration, arguments, directory.path());
+        Self {
+            process,
+            stderr,
+            directory,
+        }
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    pub(crate) async fn connect(&self, socket: &str) -> UnixStream {
+        UnixStream::connect(self.path(socket)).await.unwrap()
+    }
+
+    /// The lines of its counters, one for each target, of which there are `targets`.
+    pub(crate) fn counters(&mut self, targets: usize) -> Vec<String> {
+        let process = rustix::process::Pid::from_child(&self.process);
+        rustix::process::kill_process(process, rustix::process::Signal::USR1).unwrap();
+        // The log is in between.
+        let lines = self.stderr.by_ref().lines().map(Result::unwrap);
+        lines
+            .filter(|line| line.contains(": accepted="))
+            .take(targets)
+            .collect()
+    }
+
+    /// Kills it without a chance to clean up, and starts another one in its place.
+    pub(crate) async fn replace(&mut self, configuration: &str, socket: &str) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+        assert!(BlockingStream::connect(self.path(socket)).is_err());
+        (self.process, self.stderr) = spawn(configuration, &[], self.directory.path());
+        while BlockingStream::connect(self.path(socket)).is_err() {
+            tokio::time::sleep(INTERVAL).await;
+        }
+    }
+
+    /// Whether it still runs.
+    pub(crate) fn runs(&mut self) -> bool {
+        self.process.try_wait().unwrap().is_none()
+    }
+
+    /// Ends it, and returns what it has written to standard error.
+    pub(crate) fn said(mut self) -> String {
+        self.process.kill().unwrap();
+        let mut said = String::new();
+        self.stderr.read_to_string(&mut said).unwrap();
+        said
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn spawn(configuration: &str, arguments: &[&str], directory: &Path) -> (Child, BufReader<ChildStderr>) {
+    let file = directory.join("proxy.yaml");
+    std::fs::write(&file, configuration.replace("DIR", directory.to_str().unwrap())).unwrap();
+    let mut command = program();
+    command.arg("--config").arg(&file).arg("--targets").arg(&file);
+    let mut process = command.args(arguments).stderr(Stdio::piped()).spawn().unwrap();
+    let stderr = BufReader::new(process.stderr.take().unwrap());
+    (process, stderr)
+}
+
+/// A configuration with one target from `socket` to a server.
+pub(crate) fn outbound(address: &str, port: u16) -> String {
+    format!(
+        "allowlist: [{{address: '{address}', port: {port}}}]\n\
+         targets: [{{local_socket: DIR/socket, remote_addr: '{address}', remote_port: {port}}}]\n"
+    )
+}
+
+/// A server's listener, and its port.
+pub(crate) async fn server(address: &str) -> (TcpListener, u16) {
+    let listener = TcpListener::bind((address, 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    (listener, port)
+}
+
+/// A server that sends back what it gets, and ends when its clients do. Its port.
+pub(crate) async fn echo_server(address: &str) -> u16 {
+    let (listener, port) = server(address).await;
+    tokio::spawn(echo(listener));
+    port
+}
+
+pub(crate) async fn echo(listener: TcpListener) {
+    while let Ok((mut stream, _)) = listener.accept().await {
+        tokio::spawn(async move {
+            let (mut from, mut to) = stream.split();
+            let _ = tokio::io::copy(&mut from, &mut to).await;
+            let _ = to.shutdown().await;
+        });
+    }
+}
+
+/// A port that nobody listens at.
+pub(crate) async fn unused_port() -> u16 {
+    server("127.0.0.1").await.1
+}
+
+/// Both are passed on, and nothing else.
+pub(crate) async fn assert_echoes(mut stream: UnixStream, message: &[u8]) {
+    stream.write_all(message).await.unwrap();
+    stream.shutdown().await.unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    assert_eq!(answer, message);
+}
+
+/// The proxy has closed it, and has sent nothing.
+pub(crate) async fn assert_closed(mut stream: UnixStream) {
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    assert_eq!(answer, b"");
+}
+
+/// `length` bytes in which each place can be told from others.
+pub(crate) fn pattern(length: usize, seed: u32) -> Vec<u8> {
+    let mut state = seed;
+    let mut next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        state.to_be_bytes()[0]
+    };
+    (0..length).map(|_| next()).collect()
+}
+
+/// Reads until the end.
+pub(crate) async fn read_all(stream: &mut TcpStream) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).await.unwrap();
+    bytes
+}
