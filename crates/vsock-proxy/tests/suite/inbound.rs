@@ -6,21 +6,15 @@ use std::path::Path;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpStream, UnixListener, UnixStream};
 
-use super::proxy::{Proxy, pattern, read_all, unused_port};
+use super::proxy::{Proxy, pattern, read_all};
 
 /// A proxy from a TCP port of this machine, which is returned, to port 5000 of an enclave whose sockets are in a directory.
-async fn started(directory: &Path) -> (Proxy, u16) {
-    let port = unused_port().await;
+fn started(directory: &Path) -> (Proxy, u16) {
     let socket = directory.join("vsock.sock");
-    let configuration = format!(
-        "targets: [{{inbound: '127.0.0.1:{port}', enclave_socket: {}, enclave_port: 5000}}]\n",
+    Proxy::start_inbound(&format!(
+        "targets: [{{inbound: '127.0.0.1:0', enclave_socket: {}, enclave_port: 5000}}]\n",
         socket.display()
-    );
-    let proxy = Proxy::start_at_once(&configuration, &[]);
-    while TcpStream::connect(("127.0.0.1", port)).await.is_err() {
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
-    (proxy, port)
+    ))
 }
 
 /// The next connection to the enclave, with the line it begins with.
@@ -35,7 +29,7 @@ async fn accepted(vmm: &UnixListener) -> (UnixStream, String) {
 #[tokio::test]
 async fn clients_reach_an_enclave_and_both_ends_are_passed_on() {
     let directory = tempfile::tempdir().unwrap();
-    let (_proxy, port) = started(directory.path()).await;
+    let (_proxy, port) = started(directory.path());
     let vmm = UnixListener::bind(directory.path().join("vsock.sock")).unwrap();
     let mut client = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
     client
@@ -62,7 +56,7 @@ async fn clients_reach_an_enclave_and_both_ends_are_passed_on() {
 #[tokio::test]
 async fn an_enclave_that_is_not_there_or_does_not_accept_closes_the_client_and_is_found_when_it_is() {
     let directory = tempfile::tempdir().unwrap();
-    let (mut proxy, port) = started(directory.path()).await;
+    let (mut proxy, port) = started(directory.path());
     let mut client = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
     assert_eq!(read_all(&mut client).await, b"");
 
@@ -90,7 +84,7 @@ async fn an_enclave_that_is_not_there_or_does_not_accept_closes_the_client_and_i
 #[tokio::test]
 async fn an_enclave_whose_connection_breaks_is_no_orderly_end_for_its_client() {
     let directory = tempfile::tempdir().unwrap();
-    let (_proxy, port) = started(directory.path()).await;
+    let (_proxy, port) = started(directory.path());
     let vmm = UnixListener::bind(directory.path().join("vsock.sock")).unwrap();
     let mut client = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
     let (mut enclave, _) = accepted(&vmm).await;

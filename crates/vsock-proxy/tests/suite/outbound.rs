@@ -17,9 +17,7 @@ const MUCH: usize = 24 << 20;
 #[tokio::test]
 async fn much_data_goes_both_ways_at_once() {
     let (listener, port) = server("127.0.0.1").await;
-    let proxy = Proxy::start(&outbound("127.0.0.1", port), &[], "socket").await;
-    // The first connection was that of looking whether it listens.
-    drop(listener.accept().await.unwrap());
+    let proxy = Proxy::start(&outbound("127.0.0.1", port), &[]);
     let mut enclave = proxy.connect("socket").await;
     let (mut server, _) = listener.accept().await.unwrap();
     let (out, back) = (pattern(MUCH, 1), pattern(MUCH, 2));
@@ -40,8 +38,7 @@ async fn much_data_goes_both_ways_at_once() {
 #[tokio::test]
 async fn whoever_ends_one_direction_still_gets_the_other() {
     let (listener, port) = server("127.0.0.1").await;
-    let proxy = Proxy::start(&outbound("127.0.0.1", port), &[], "socket").await;
-    drop(listener.accept().await.unwrap());
+    let proxy = Proxy::start(&outbound("127.0.0.1", port), &[]);
 
     // The enclave first.
     let mut enclave = proxy.connect("socket").await;
@@ -81,7 +78,7 @@ async fn a_thousand_connections_are_open_at_once_without_a_limit_on_workers() {
     };
     rustix::process::setrlimit(Resource::Nofile, raised).unwrap();
     let port = echo_server("127.0.0.1").await;
-    let proxy = Proxy::start(&outbound("127.0.0.1", port), &[], "socket").await;
+    let proxy = Proxy::start(&outbound("127.0.0.1", port), &[]);
 
     let mut open = Vec::new();
     for number in 0..CONNECTIONS {
@@ -105,7 +102,7 @@ async fn a_thousand_connections_are_open_at_once_without_a_limit_on_workers() {
 #[tokio::test]
 async fn many_clients_one_after_the_other_and_at_once_get_their_own_bytes() {
     let port = echo_server("127.0.0.1").await;
-    let proxy = Proxy::start(&outbound("127.0.0.1", port), &[], "socket").await;
+    let proxy = Proxy::start(&outbound("127.0.0.1", port), &[]);
     for round in 0..20 {
         let mut clients = JoinSet::new();
         for client in 0..25 {
@@ -127,26 +124,26 @@ async fn many_clients_one_after_the_other_and_at_once_get_their_own_bytes() {
 
 #[tokio::test]
 async fn a_server_that_is_down_closes_its_clients_and_is_found_again_when_it_is_back() {
-    let port = unused_port().await;
-    let mut proxy = Proxy::start(&outbound("127.0.0.1", port), &[], "socket").await;
+    let port = unused_port("127.0.0.9").await;
+    let mut proxy = Proxy::start(&outbound("127.0.0.9", port), &[]);
     for _ in 0..5 {
         assert_closed(proxy.connect("socket").await).await;
     }
 
-    let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
+    let listener = TcpListener::bind(("127.0.0.9", port)).await.unwrap();
     let serving = tokio::spawn(echo(listener));
     assert_echoes(proxy.connect("socket").await, b"up").await;
     serving.abort();
     assert!(serving.await.unwrap_err().is_cancelled());
     assert_closed(proxy.connect("socket").await).await;
-    let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
+    let listener = TcpListener::bind(("127.0.0.9", port)).await.unwrap();
     tokio::spawn(echo(listener));
     assert_echoes(proxy.connect("socket").await, b"up again").await;
 
     assert!(proxy.runs());
     let said = proxy.said();
     assert!(
-        said.contains(&format!("127.0.0.1:{port} cannot be connected to")),
+        said.contains(&format!("127.0.0.9:{port} cannot be connected to")),
         "{said}"
     );
 }
@@ -160,7 +157,7 @@ async fn a_name_that_nobody_can_resolve_closes_its_clients_and_no_other_targets(
          - {{local_socket: DIR/absent, remote_addr: absent.invalid, remote_port: 80}}\n\
          - {{local_socket: DIR/socket, remote_addr: 127.0.0.1, remote_port: {port}}}\n"
     );
-    let proxy = Proxy::start(&configuration, &[], "socket").await;
+    let proxy = Proxy::start(&configuration, &[]);
 
     for _ in 0..3 {
         assert_closed(proxy.connect("absent").await).await;
@@ -174,11 +171,11 @@ async fn a_name_that_nobody_can_resolve_closes_its_clients_and_no_other_targets(
 #[tokio::test]
 async fn servers_are_reached_by_ipv6_and_only_by_the_family_that_is_asked_for() {
     let port = echo_server("::1").await;
-    let proxy = Proxy::start(&outbound("::1", port), &["-6"], "socket").await;
+    let proxy = Proxy::start(&outbound("::1", port), &["-6"]);
     assert_echoes(proxy.connect("socket").await, b"six").await;
 
     // The name has an address of each family, or of one: -4 must not find the server that listens at ::1.
-    let proxy = Proxy::start(&outbound("localhost", port), &["--ipv4"], "socket").await;
+    let proxy = Proxy::start(&outbound("localhost", port), &["--ipv4"]);
     assert_closed(proxy.connect("socket").await).await;
 }
 
@@ -195,7 +192,7 @@ async fn the_next_address_of_a_name_is_tried_if_one_does_not_answer() {
             // This machine's `localhost` has one address; then the other one is nobody's.
             continue;
         }
-        let proxy = Proxy::start(&outbound("localhost", port), &[], "socket").await;
+        let proxy = Proxy::start(&outbound("localhost", port), &[]);
         assert_echoes(proxy.connect("socket").await, address.as_bytes()).await;
     }
 }
@@ -203,7 +200,7 @@ async fn the_next_address_of_a_name_is_tried_if_one_does_not_answer() {
 #[tokio::test]
 async fn more_connections_than_workers_wait_and_are_served_then() {
     let port = echo_server("127.0.0.1").await;
-    let proxy = Proxy::start(&outbound("127.0.0.1", port), &["--num_workers", "2"], "socket").await;
+    let proxy = Proxy::start(&outbound("127.0.0.1", port), &["--num_workers", "2"]);
     let mut first = proxy.connect("socket").await;
     let mut second = proxy.connect("socket").await;
     for stream in [&mut first, &mut second] {
@@ -226,14 +223,14 @@ async fn more_connections_than_workers_wait_and_are_served_then() {
 #[tokio::test]
 async fn sigusr1_prints_what_each_target_has_passed_on() {
     let port = echo_server("127.0.0.1").await;
-    let gone = unused_port().await;
+    let gone = unused_port("127.0.0.8").await;
     let configuration = format!(
-        "allowlist: [{{address: 127.0.0.1, port: {port}}}, {{address: 127.0.0.1, port: {gone}}}]\n\
+        "allowlist: [{{address: 127.0.0.1, port: {port}}}, {{address: 127.0.0.8, port: {gone}}}]\n\
          targets:\n\
-         - {{local_socket: DIR/gone, remote_addr: 127.0.0.1, remote_port: {gone}}}\n\
+         - {{local_socket: DIR/gone, remote_addr: 127.0.0.8, remote_port: {gone}}}\n\
          - {{local_socket: DIR/socket, remote_addr: 127.0.0.1, remote_port: {port}}}\n"
     );
-    let mut proxy = Proxy::start(&configuration, &[], "gone").await;
+    let mut proxy = Proxy::start(&configuration, &[]);
     assert_closed(proxy.connect("gone").await).await;
     assert_echoes(proxy.connect("socket").await, &pattern(100_000, 1)).await;
     let mut open = proxy.connect("socket").await;
@@ -242,7 +239,7 @@ async fn sigusr1_prints_what_each_target_has_passed_on() {
 
     let expected = [
         format!(
-            "{} -> 127.0.0.1:{gone}: accepted=2 open=0 failed=2 from_enclaves=0 to_enclaves=0",
+            "{} -> 127.0.0.8:{gone}: accepted=1 open=0 failed=1 from_enclaves=0 to_enclaves=0",
             proxy.path("gone").display()
         ),
         format!(
@@ -260,7 +257,6 @@ async fn sigusr1_prints_what_each_target_has_passed_on() {
 async fn a_socket_that_a_killed_proxy_has_left_is_listened_at_again() {
     let port = echo_server("127.0.0.1").await;
     let configuration = outbound("127.0.0.1", port);
-    let mut proxy = Proxy::start(&configuration, &[], "socket").await;
-    proxy.replace(&configuration, "socket").await;
+    let proxy = Proxy::start(&configuration, &[]).replaced(&configuration, "socket");
     assert_echoes(proxy.connect("socket").await, b"again").await;
 }

@@ -4,14 +4,10 @@ use std::io::{BufRead, BufReader, Read};
 use std::os::unix::net::UnixStream as BlockingStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, Stdio};
-use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
-
-/// Between two looks.
-const INTERVAL: Duration = Duration::from_millis(10);
 
 /// The program, without a log unless something fails.
 pub(crate) fn program() -> Command {
@@ -28,17 +24,8 @@ pub(crate) struct Proxy {
 }
 
 impl Proxy {
-    /// With this as its configuration, in which `DIR` stands for a directory of its own, and listening at `socket` there.
-    pub(crate) async fn start(configuration: &str, arguments: &[&str], socket: &str) -> Self {
-        let proxy = Self::start_at_once(configuration, arguments);
-        while BlockingStream::connect(proxy.path(socket)).is_err() {
-            tokio::time::sleep(INTERVAL).await;
-        }
-        proxy
-    }
-
-    /// Before it listens.
-    pub(crate) fn start_at_once(configuration: &str, arguments: &[&str]) -> Self {
+    /// With this as its configuration, in which `DIR` stands for a directory of its own. It listens when this returns.
+    pub(crate) fn start(configuration: &str, arguments: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let (process, stderr) = spawn(configuration, arguments, directory.path());
         Self {
@@ -46,6 +33,25 @@ impl Proxy {
             stderr,
             directory,
         }
+        .when_listening()
+        .0
+    }
+
+    /// The same, and the port of 127.0.0.1 that its first target listens at.
+    pub(crate) fn start_inbound(configuration: &str) -> (Self, u16) {
+        let directory = tempfile::tempdir().unwrap();
+        let (process, stderr) = spawn(configuration, &[], directory.path());
+        let (proxy, said) = Self {
+            process,
+            stderr,
+            directory,
+        }
+        .when_listening();
+        let port = said
+            .split("127.0.0.1:")
+            .nth(1)
+            .and_then(|rest| rest.split(' ').next());
+        (proxy, port.unwrap().parse().unwrap())
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -69,14 +75,22 @@ impl Proxy {
     }
 
     /// Kills it without a chance to clean up, and starts another one in its place.
-    pub(crate) async fn replace(&mut self, configuration: &str, socket: &str) {
+    pub(crate) fn replaced(mut self, configuration: &str, socket: &str) -> Self {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
         assert!(BlockingStream::connect(self.path(socket)).is_err());
         (self.process, self.stderr) = spawn(configuration, &[], self.directory.path());
-        while BlockingStream::connect(self.path(socket)).is_err() {
-            tokio::time::sleep(INTERVAL).await;
+        self.when_listening().0
+    }
+
+    /// All targets listen before the log says so of the first one.
+    fn when_listening(mut self) -> (Self, String) {
+        let mut said = String::new();
+        while !said.ends_with('\n') || !said.contains("listening") {
+            let length = self.stderr.read_line(&mut said).unwrap();
+            assert!(length > 0, "it has ended: {said}");
         }
+        (self, said)
     }
 
     /// Whether it still runs.
@@ -105,6 +119,7 @@ fn spawn(configuration: &str, arguments: &[&str], directory: &Path) -> (Child, B
     std::fs::write(&file, configuration.replace("DIR", directory.to_str().unwrap())).unwrap();
     let mut command = program();
     command.arg("--config").arg(&file).arg("--targets").arg(&file);
+    command.env("RUST_LOG", "info");
     let mut process = command.args(arguments).stderr(Stdio::piped()).spawn().unwrap();
     let stderr = BufReader::new(process.stderr.take().unwrap());
     (process, stderr)
@@ -142,9 +157,9 @@ pub(crate) async fn echo(listener: TcpListener) {
     }
 }
 
-/// A port that nobody listens at.
-pub(crate) async fn unused_port() -> u16 {
-    server("127.0.0.1").await.1
+/// A port that nobody listens at. The address must be no other test's, so that it stays so.
+pub(crate) async fn unused_port(address: &str) -> u16 {
+    server(address).await.1
 }
 
 /// Both are passed on, and nothing else.
