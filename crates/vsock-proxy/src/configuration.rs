@@ -110,7 +110,7 @@ pub enum TargetConfiguration {
 
 /// Any number of targets but none.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Targets(pub(crate) Vec<TargetConfiguration>);
+pub struct Targets(pub Vec<TargetConfiguration>);
 
 #[derive(Deserialize)]
 struct AllowlistFile {
