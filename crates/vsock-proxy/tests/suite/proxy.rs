@@ -66,10 +66,11 @@ impl Proxy {
     pub(crate) fn counters(&mut self, targets: usize) -> Vec<String> {
         let process = rustix::process::Pid::from_child(&self.process);
         rustix::process::kill_process(process, rustix::process::Signal::USR1).unwrap();
-        // The log is in between.
+        // The log is in between, and may have counters too, behind the time.
+        let directory = self.directory.path().to_str().unwrap();
         let lines = self.stderr.by_ref().lines().map(Result::unwrap);
         lines
-            .filter(|line| line.contains(": accepted="))
+            .filter(|line| line.starts_with(directory))
             .take(targets)
             .collect()
     }
