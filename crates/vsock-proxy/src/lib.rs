@@ -20,6 +20,7 @@ mod configuration;
 mod counters;
 mod enclave_side;
 mod error;
+mod log_limit;
 mod relay;
 mod remote;
 mod resolve;

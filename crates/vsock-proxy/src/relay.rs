@@ -6,11 +6,19 @@
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::counters::Counters;
+
+/// A TCP peer that has vanished without a word is asked this often, after as long a silence, whether it is there, ...
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
+
+/// ... and is given up after as many questions without an answer. An enclave that vanishes is told of by the kernel.
+const KEEPALIVE_QUESTIONS: u32 = 4;
 
 /// Bytes on their way in one direction.
 const BUFFER: usize = 32 << 10;
@@ -23,8 +31,7 @@ pub(crate) async fn relay(
 ) -> io::Result<()> {
     // Without: small messages wait for the answer to the last one.
     tcp.set_nodelay(true)?;
-    // A peer that has vanished is noticed, if late.
-    rustix::net::sockopt::set_socket_keepalive(&tcp, true)?;
+    SockRef::from(&tcp).set_tcp_keepalive(&keepalive())?;
     let relayed = {
         let (mut from_enclave, mut to_enclave) = enclave.split();
         let (mut from_tcp, mut to_tcp) = tcp.split();
@@ -37,6 +44,13 @@ pub(crate) async fn relay(
         tcp.set_zero_linger()?;
     }
     relayed.map(|_| ())
+}
+
+fn keepalive() -> TcpKeepalive {
+    TcpKeepalive::new()
+        .with_time(KEEPALIVE_INTERVAL)
+        .with_interval(KEEPALIVE_INTERVAL)
+        .with_retries(KEEPALIVE_QUESTIONS)
 }
 
 async fn pass_on(

@@ -1,9 +1,9 @@
 //! A server that an outbound target connects to: its addresses, which of them are allowed, and connecting.
 //!
 //! It is allowed if the allowlist has its name, whatever that resolves to; else by address: those of its addresses that an
-//! entry with the same port is, or resolves to. Either is looked up again as connections come, and kept for a moment, so
-//! that many at once ask the resolver once. Failures are kept as long: whoever comes while the resolver is down is not
-//! to wait for it in a row.
+//! entry with the same port is, or resolves to. Either is looked up again as connections come, and kept for as long as the
+//! name servers allow, within limits: many at once ask once, and a server that moves is found. Failures are kept for a
+//! moment: whoever comes while name servers are down is not to wait for them in a row.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -20,11 +20,14 @@ use tokio::time::{Instant, timeout, timeout_at};
 use crate::configuration::{Allowlist, TcpSide};
 use crate::resolve::{self, Family, ResolveError};
 
-/// How long addresses are used before they are asked for again, if the allowlist has the name.
+/// How long addresses are used at least before they are asked for again, and how long a failure is.
 const KEPT: Duration = Duration::from_secs(2);
 
-/// Likewise, if entries of the allowlist are resolved too.
+/// The same for addresses that are allowed because names on the allowlist have them, too: each of these is looked up.
 const KEPT_BY_ADDRESS: Duration = Duration::from_secs(30);
+
+/// How long addresses are used at most.
+const MOST_KEPT: Duration = Duration::from_mins(1);
 
 /// How long one address may take to answer.
 const ADDRESS_LIMIT: Duration = Duration::from_secs(5);
@@ -43,6 +46,7 @@ pub(crate) enum RemoteError {
     Connect { address: SocketAddr, reason: String },
 }
 
+/// Those that may be connected to: one at least.
 type Addresses = Result<Arc<[SocketAddr]>, RemoteError>;
 
 /// A server, and what is known of it.
@@ -80,61 +84,49 @@ impl Remote {
 
     /// A connection to the first of its addresses that answers.
     pub(crate) async fn connect(&self) -> Result<TcpStream, RemoteError> {
-        let addresses = self.addresses().await?;
-        let deadline = Instant::now() + CONNECT_LIMIT;
-        let mut failure = RemoteError::NotAllowed;
-        for &address in &*addresses {
-            let connecting = timeout(ADDRESS_LIMIT, TcpStream::connect(address));
-            let reason = match timeout_at(deadline, connecting).await {
-                Ok(Ok(Ok(stream))) => return Ok(stream),
-                Ok(Ok(Err(error))) => error.to_string(),
-                Ok(Err(_)) | Err(_) => io::Error::from(io::ErrorKind::TimedOut).to_string(),
-            };
-            failure = RemoteError::Connect { address, reason };
-        }
-        Err(failure)
+        connect_to_first(&*self.addresses().await?).await
     }
 
     fn is_named(&self) -> bool {
         self.allowlist.names(&self.server)
     }
 
-    /// Its addresses that are allowed: one at least.
+    /// Its addresses that are allowed.
     async fn addresses(&self) -> Addresses {
-        // Held while the resolver is asked, so that it is asked once.
+        // Held while name servers are asked, so that they are asked once.
         let mut found = self.found.lock().await;
         if let Some((addresses, until)) = &*found
             && Instant::now() < *until
         {
             return addresses.clone();
         }
-        let addresses = self.resolve().await;
-        let kept = if self.is_named() || addresses.is_err() {
-            KEPT
-        } else {
-            KEPT_BY_ADDRESS
+        let (addresses, kept) = match self.resolve().await {
+            Ok((addresses, kept)) => (Ok(addresses), kept),
+            Err(error) => (Err(error), KEPT),
         };
         *found = Some((addresses.clone(), Instant::now() + kept));
         addresses
     }
 
-    async fn resolve(&self) -> Addresses {
+    /// The same, and how long they may be used.
+    async fn resolve(&self) -> Result<(Arc<[SocketAddr]>, Duration), RemoteError> {
         let port = self.server.port;
         if self.allowlist.at_port(port).next().is_none() {
             return Err(RemoteError::NotAllowed);
         }
-        let mut addresses = resolve::addresses(&self.server.address, self.family).await?;
+        let mut found = resolve::addresses(&self.server.address, self.family).await?;
+        let mut least = KEPT;
         if !self.is_named() {
-            let allowed = self.allowed_addresses(&addresses).await;
-            addresses.retain(|address| allowed.contains(address));
+            let allowed = self.allowed_addresses(&found.addresses).await;
+            found.addresses.retain(|address| allowed.contains(address));
+            least = KEPT_BY_ADDRESS;
         }
-        if addresses.is_empty() {
+        if found.addresses.is_empty() {
             return Err(RemoteError::NotAllowed);
         }
-        let addresses = addresses
-            .into_iter()
-            .map(|address| SocketAddr::new(address, port));
-        Ok(addresses.collect())
+        let addresses = found.addresses.into_iter();
+        let addresses = addresses.map(|address| SocketAddr::new(address, port));
+        Ok((addresses.collect(), found.time_to_live.clamp(least, MOST_KEPT)))
     }
 
     /// What entries with the server's port are or resolve to. Names are resolved only if they are needed for one of `wanted`;
@@ -153,13 +145,29 @@ impl Remote {
         }
         while let Some(found) = lookups.join_next().await {
             match found {
-                Ok(Ok(found)) => allowed.extend(found),
+                Ok(Ok(found)) => allowed.extend(found.addresses),
                 Ok(Err(error)) => tracing::debug!(%error, "an entry of the allowlist allows nothing"),
                 Err(_) => {}
             }
         }
         allowed
     }
+}
+
+/// Each has its time, and all of them together.
+async fn connect_to_first(addresses: &[SocketAddr]) -> Result<TcpStream, RemoteError> {
+    let deadline = Instant::now() + CONNECT_LIMIT;
+    let mut failure = RemoteError::NotAllowed;
+    for &address in addresses {
+        let connecting = timeout(ADDRESS_LIMIT, TcpStream::connect(address));
+        let reason = match timeout_at(deadline, connecting).await {
+            Ok(Ok(Ok(stream))) => return Ok(stream),
+            Ok(Ok(Err(error))) => error.to_string(),
+            Ok(Err(_)) | Err(_) => io::Error::from(io::ErrorKind::TimedOut).to_string(),
+        };
+        failure = RemoteError::Connect { address, reason };
+    }
+    Err(failure)
 }
 
 /// Name and port.
@@ -207,6 +215,22 @@ mod tests {
                 "{address}:{port}: {refused:?}"
             );
         }
+    }
+
+    #[tokio::test]
+    async fn the_next_address_is_tried_if_one_refuses_and_the_last_refusal_is_told() {
+        let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let here = server.local_addr().unwrap();
+        // Nobody listens at these, whose port is taken at 127.0.0.1 alone.
+        let absent = ["127.0.0.21", "127.0.0.22"].map(|ip| SocketAddr::new(ip.parse().unwrap(), here.port()));
+
+        let connected = connect_to_first(&[absent[0], absent[1], here]).await.unwrap();
+        assert_eq!(connected.peer_addr().unwrap(), here);
+        let refused = connect_to_first(&absent).await.unwrap_err();
+        assert!(
+            matches!(refused, RemoteError::Connect { address, .. } if address == absent[1]),
+            "{refused:?}"
+        );
     }
 
     #[tokio::test]

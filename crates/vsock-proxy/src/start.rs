@@ -19,11 +19,8 @@ use crate::target::Target;
 /// The most connections of a process without `--num_workers`: at 64 KiB of buffers each, a quarter of a GiB.
 const MOST_CONNECTIONS: u64 = 4096;
 
-/// Descriptors that are not connections': listeners, the runtime's, the resolver's.
+/// Descriptors that are not connections': listeners, the runtime's, those to name servers.
 const OTHER_DESCRIPTORS: u64 = 512;
-
-/// Threads that wait for the resolver. More names at once wait for one of them.
-const RESOLVER_THREADS: usize = 16;
 
 /// Between two lines of counters in the log.
 const COUNTERS_INTERVAL: Duration = Duration::from_mins(1);
@@ -49,7 +46,6 @@ fn serve(arguments: &Arguments) -> Result<Infallible, StartError> {
     let allowlist = allowlist(arguments, &targets)?;
     let most_connections = most_connections.unwrap_or_else(|| share_of_each(targets.len()));
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .max_blocking_threads(RESOLVER_THREADS)
         .enable_all()
         .build()
         .map_err(StartError::Runtime)?;
@@ -120,9 +116,10 @@ fn raised_descriptor_limit() -> u64 {
     }
 }
 
-/// Logs to standard error; `RUST_LOG` sets the level, `warn` unless set.
+/// Logs to standard error; `RUST_LOG` sets the level. Unless it is set there are warnings, and libraries say nothing: what
+/// becomes of a connection is said here.
 fn start_log() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("vsock_proxy=warn"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)

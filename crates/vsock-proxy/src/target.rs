@@ -11,12 +11,12 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::Instant;
 
 use crate::configuration::{Allowlist, TargetConfiguration};
 use crate::counters::Counters;
 use crate::enclave_side::{EnclaveAddress, EnclaveListener, ListenAddress};
 use crate::error::StartError;
+use crate::log_limit::LogLimit;
 use crate::relay::relay;
 use crate::remote::{Remote, RemoteError};
 use crate::resolve::Family;
@@ -27,6 +27,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 /// At most once in this time it is said that all connections are taken.
 const FULL_INTERVAL: Duration = Duration::from_mins(1);
 
+/// Likewise, why a connection has failed: whoever connects may do so as often as they like. `RUST_LOG=debug` tells all.
+const FAILURE_INTERVAL: Duration = Duration::from_secs(1);
+
 /// What one target does, and has done.
 #[derive(Debug)]
 pub(crate) struct Target {
@@ -34,6 +37,8 @@ pub(crate) struct Target {
     most_connections: usize,
     free: Arc<Semaphore>,
     counters: Counters,
+    full: LogLimit,
+    failures: LogLimit,
 }
 
 #[derive(Debug)]
@@ -98,6 +103,8 @@ impl Target {
             most_connections,
             free: Arc::new(Semaphore::new(most_connections)),
             counters: Counters::default(),
+            full: LogLimit::once_in(FULL_INTERVAL),
+            failures: LogLimit::once_in(FAILURE_INTERVAL),
         })
     }
 
@@ -107,10 +114,10 @@ impl Target {
 
     /// Never returns.
     pub(crate) async fn serve(self: Arc<Self>) {
-        let mut said_full = None;
         loop {
-            if self.free.available_permits() == 0 {
-                self.say_full(&mut said_full);
+            if self.free.available_permits() == 0 && self.full.allows() {
+                let most = self.most_connections;
+                tracing::warn!(target = %self, "all {most} connections are taken; more wait");
             }
             // The semaphore is never closed.
             let Ok(permit) = Arc::clone(&self.free).acquire_owned().await else {
@@ -130,14 +137,6 @@ impl Target {
         }
     }
 
-    fn say_full(&self, said: &mut Option<Instant>) {
-        if said.is_none_or(|said| said.elapsed() >= FULL_INTERVAL) {
-            *said = Some(Instant::now());
-            let most = self.most_connections;
-            tracing::warn!(target = %self, "all {most} connections are taken; more wait");
-        }
-    }
-
     async fn pass_on(self: Arc<Self>, accepted: Accepted, caller: String, _permit: OwnedSemaphorePermit) {
         Counters::add_one(&self.counters.accepted);
         match self.route.connect(accepted).await {
@@ -150,7 +149,11 @@ impl Target {
             }
             Err(error) => {
                 Counters::add_one(&self.counters.failed);
-                tracing::warn!(target = %self, caller, %error, "a connection was closed");
+                if self.failures.allows() {
+                    tracing::warn!(target = %self, caller, %error, "a connection was closed");
+                } else {
+                    tracing::debug!(target = %self, caller, %error, "a connection was closed");
+                }
             }
         }
         Counters::add_one(&self.counters.ended);

@@ -1,5 +1,5 @@
 //! The built program between enclaves and servers. Unix sockets stand for the enclaves' vsock, as they do for enclaves
-//! without the kernel's; what the kernel's own needs of a machine is said where a test is ignored.
+//! without the kernel's; with that, and with enclaves, it is tested in `tests/tests/vsock_proxy.rs`.
 
 #![forbid(unsafe_code)]
 #![expect(clippy::unwrap_used, reason = "a failed test panics")]
@@ -9,5 +9,4 @@ mod suite {
     mod inbound;
     mod outbound;
     mod proxy;
-    mod vsock;
 }

@@ -1,13 +1,27 @@
 //! A proxy of a test's own, and what it is between.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader};
 use std::os::unix::net::UnixStream as BlockingStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStderr, Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread;
+use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio::time::timeout;
+
+/// How long a test may take, and how long it waits for a line of the proxy's. Only what hangs takes as long.
+pub(crate) const LIMIT: Duration = Duration::from_mins(2);
+
+/// Runs a test, and fails if it hangs.
+pub(crate) fn limited(test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let tested = runtime.unwrap().block_on(async { timeout(LIMIT, test).await });
+    assert!(tested.is_ok(), "the test hangs");
+}
 
 /// The program, without a log unless something fails.
 pub(crate) fn program() -> Command {
@@ -19,7 +33,8 @@ pub(crate) fn program() -> Command {
 /// A running proxy, ended when this is dropped.
 pub(crate) struct Proxy {
     process: Child,
-    stderr: BufReader<ChildStderr>,
+    /// Lines.
+    stderr: Receiver<String>,
     directory: TempDir,
 }
 
@@ -68,7 +83,7 @@ impl Proxy {
         rustix::process::kill_process(process, rustix::process::Signal::USR1).unwrap();
         // The log is in between, and may have counters too, behind the time.
         let directory = self.directory.path().to_str().unwrap();
-        let lines = self.stderr.by_ref().lines().map(Result::unwrap);
+        let lines = std::iter::from_fn(|| self.next_line());
         lines
             .filter(|line| line.starts_with(directory))
             .take(targets)
@@ -85,13 +100,25 @@ impl Proxy {
     }
 
     /// All targets listen before the log says so of the first one.
-    fn when_listening(mut self) -> (Self, String) {
+    fn when_listening(self) -> (Self, String) {
         let mut said = String::new();
-        while !said.ends_with('\n') || !said.contains("listening") {
-            let length = self.stderr.read_line(&mut said).unwrap();
-            assert!(length > 0, "it has ended: {said}");
+        loop {
+            let line = self.next_line();
+            let line = line.unwrap_or_else(|| panic!("it has ended: {said}"));
+            said += &line;
+            if line.contains("listening") {
+                return (self, said);
+            }
         }
-        (self, said)
+    }
+
+    /// What it says next; `None` if it has ended.
+    fn next_line(&self) -> Option<String> {
+        match self.stderr.recv_timeout(LIMIT) {
+            Ok(line) => Some(line),
+            Err(RecvTimeoutError::Disconnected) => None,
+            Err(RecvTimeoutError::Timeout) => panic!("it says nothing"),
+        }
     }
 
     /// Whether it still runs.
@@ -99,12 +126,10 @@ impl Proxy {
         self.process.try_wait().unwrap().is_none()
     }
 
-    /// Ends it, and returns what it has written to standard error.
+    /// Ends it, and returns what it has written to standard error since it listened.
     pub(crate) fn said(mut self) -> String {
         self.process.kill().unwrap();
-        let mut said = String::new();
-        self.stderr.read_to_string(&mut said).unwrap();
-        said
+        std::iter::from_fn(|| self.next_line()).collect()
     }
 }
 
@@ -115,7 +140,7 @@ impl Drop for Proxy {
     }
 }
 
-fn spawn(configuration: &str, arguments: &[&str], directory: &Path) -> (Child, BufReader<ChildStderr>) {
+fn spawn(configuration: &str, arguments: &[&str], directory: &Path) -> (Child, Receiver<String>) {
     let file = directory.join("proxy.yaml");
     std::fs::write(&file, configuration.replace("DIR", directory.to_str().unwrap())).unwrap();
     let mut command = program();
@@ -123,7 +148,13 @@ fn spawn(configuration: &str, arguments: &[&str], directory: &Path) -> (Child, B
     command.env("RUST_LOG", "info");
     let mut process = command.args(arguments).stderr(Stdio::piped()).spawn().unwrap();
     let stderr = BufReader::new(process.stderr.take().unwrap());
-    (process, stderr)
+    let (lines, received) = mpsc::channel();
+    thread::spawn(move || {
+        for line in stderr.lines() {
+            let _ = lines.send(line.unwrap());
+        }
+    });
+    (process, received)
 }
 
 /// A configuration with one target from `socket` to a server.
