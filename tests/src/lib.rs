@@ -37,6 +37,7 @@
 mod command;
 mod container_image;
 mod daemon;
+pub mod descriptors;
 pub mod eifs;
 mod enclave;
 pub mod guest;

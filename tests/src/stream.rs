@@ -4,7 +4,7 @@
 //! lengths.
 
 use std::io::{self, Read, Write};
-use std::net::Shutdown;
+use std::net::{Shutdown, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::thread;
 
@@ -14,7 +14,7 @@ use vsock::VsockStream;
 /// Bytes moved at a time; a multiple of a pattern's word.
 const CHUNK: usize = 64 << 10;
 
-/// A connected stream socket of either family.
+/// A connected stream socket of any family.
 pub trait Stream: Read + Write + Send + Sized {
     /// Another handle of the same connection.
     ///
@@ -40,6 +40,16 @@ impl Stream for UnixStream {
 }
 
 impl Stream for VsockStream {
+    fn another(&self) -> io::Result<Self> {
+        self.try_clone()
+    }
+
+    fn end_sending(&self) -> io::Result<()> {
+        self.shutdown(Shutdown::Write)
+    }
+}
+
+impl Stream for TcpStream {
     fn another(&self) -> io::Result<Self> {
         self.try_clone()
     }

@@ -27,7 +27,8 @@ The file of targets; one file may have both `targets` and `allowlist`:
   - {inbound: \"0.0.0.0:8443\", enclave_cid: 16, enclave_port: 443}
   - {inbound: \"[::1]:9443\", enclave_socket: /run/enclaved/ID/vsock.sock, enclave_port: 443}
 
-SIGUSR1 has it print what each target has passed on. RUST_LOG=info prints that every minute, RUST_LOG=debug each connection.";
+SIGUSR1 has it print what each target has passed on. RUST_LOG=info prints that every minute, RUST_LOG=debug each connection.
+Names are those of /etc/hosts and of the name servers of /etc/resolv.conf.";
 
 /// The vsock-proxy command line.
 #[derive(Debug, Clone, Parser)]

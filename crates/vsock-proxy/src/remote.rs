@@ -84,7 +84,7 @@ impl Remote {
 
     /// A connection to the first of its addresses that answers.
     pub(crate) async fn connect(&self) -> Result<TcpStream, RemoteError> {
-        connect_to_first(&*self.addresses().await?).await
+        connect_to_first(&self.addresses().await?).await
     }
 
     fn is_named(&self) -> bool {
