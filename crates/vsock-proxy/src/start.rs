@@ -44,7 +44,8 @@ fn serve(arguments: &Arguments) -> Result<Infallible, StartError> {
     let most_connections = arguments.most_connections()?;
     let targets = targets(arguments, target)?;
     let allowlist = allowlist(arguments, &targets)?;
-    let most_connections = most_connections.unwrap_or_else(|| share_of_each(targets.len()));
+    let descriptors = raised_descriptor_limit();
+    let most_connections = most_connections.unwrap_or_else(|| share_of_each(targets.len(), descriptors));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -93,10 +94,9 @@ fn allowlist(arguments: &Arguments, targets: &[TargetConfiguration]) -> Result<A
 }
 
 /// Connections of each target, so that none takes another one's, as far as descriptors go.
-fn share_of_each(targets: usize) -> usize {
-    let descriptors = raised_descriptor_limit().saturating_sub(OTHER_DESCRIPTORS);
+fn share_of_each(targets: usize, descriptors: u64) -> usize {
     // Two each.
-    let all = MOST_CONNECTIONS.min(descriptors / 2);
+    let all = MOST_CONNECTIONS.min(descriptors.saturating_sub(OTHER_DESCRIPTORS) / 2);
     usize::try_from(all)
         .unwrap_or(usize::MAX)
         .div_ceil(targets.max(1))

@@ -220,6 +220,34 @@ fn more_connections_than_workers_wait_and_are_served_then() {
 }
 
 #[test]
+fn descriptors_that_run_out_are_waited_for() {
+    const CONNECTIONS: u32 = 40;
+    limited(async {
+        let port = echo_server("127.0.0.1").await;
+        // Two for each connection, so that not all can be served.
+        let workers = CONNECTIONS.to_string();
+        let mut proxy = Proxy::start_with_descriptors(
+            CONNECTIONS,
+            &outbound("127.0.0.1", port),
+            &["--num_workers", &workers],
+        );
+        let mut open = Vec::new();
+        for _ in 0..CONNECTIONS {
+            open.push(proxy.connect("socket").await);
+        }
+        while !proxy.next_line().unwrap().contains("Too many open files") {}
+
+        drop(open);
+
+        let all_ended = format!("accepted={CONNECTIONS} open=0");
+        while !proxy.counters(1)[0].contains(&all_ended) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert_echoes(proxy.connect("socket").await, b"served").await;
+    });
+}
+
+#[test]
 fn sigusr1_prints_what_each_target_has_passed_on() {
     limited(async {
         let port = echo_server("127.0.0.1").await;

@@ -41,8 +41,20 @@ pub(crate) struct Proxy {
 impl Proxy {
     /// With this as its configuration, in which `DIR` stands for a directory of its own. It listens when this returns.
     pub(crate) fn start(configuration: &str, arguments: &[&str]) -> Self {
+        Self::start_as(program(), configuration, arguments)
+    }
+
+    /// The same, and it cannot have more descriptors.
+    pub(crate) fn start_with_descriptors(limit: u32, configuration: &str, arguments: &[&str]) -> Self {
+        let mut limited = Command::new("sh");
+        let script = format!("ulimit -n {limit} && exec \"$0\" \"$@\"");
+        limited.args(["-c", &script]).arg(program().get_program());
+        Self::start_as(limited, configuration, arguments)
+    }
+
+    fn start_as(program: Command, configuration: &str, arguments: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let (process, stderr) = spawn(configuration, arguments, directory.path());
+        let (process, stderr) = spawn(program, configuration, arguments, directory.path());
         Self {
             process,
             stderr,
@@ -55,7 +67,7 @@ impl Proxy {
     /// The same, and the port of 127.0.0.1 that its first target listens at.
     pub(crate) fn start_inbound(configuration: &str) -> (Self, u16) {
         let directory = tempfile::tempdir().unwrap();
-        let (process, stderr) = spawn(configuration, &[], directory.path());
+        let (process, stderr) = spawn(program(), configuration, &[], directory.path());
         let (proxy, said) = Self {
             process,
             stderr,
@@ -95,7 +107,7 @@ impl Proxy {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
         assert!(BlockingStream::connect(self.path(socket)).is_err());
-        (self.process, self.stderr) = spawn(configuration, &[], self.directory.path());
+        (self.process, self.stderr) = spawn(program(), configuration, &[], self.directory.path());
         self.when_listening().0
     }
 
@@ -113,7 +125,7 @@ impl Proxy {
     }
 
     /// What it says next; `None` if it has ended.
-    fn next_line(&self) -> Option<String> {
+    pub(crate) fn next_line(&self) -> Option<String> {
         match self.stderr.recv_timeout(LIMIT) {
             Ok(line) => Some(line),
             Err(RecvTimeoutError::Disconnected) => None,
@@ -140,10 +152,14 @@ impl Drop for Proxy {
     }
 }
 
-fn spawn(configuration: &str, arguments: &[&str], directory: &Path) -> (Child, Receiver<String>) {
+fn spawn(
+    mut command: Command,
+    configuration: &str,
+    arguments: &[&str],
+    directory: &Path,
+) -> (Child, Receiver<String>) {
     let file = directory.join("proxy.yaml");
     std::fs::write(&file, configuration.replace("DIR", directory.to_str().unwrap())).unwrap();
-    let mut command = program();
     command.arg("--config").arg(&file).arg("--targets").arg(&file);
     command.env("RUST_LOG", "info");
     let mut process = command.args(arguments).stderr(Stdio::piped()).spawn().unwrap();
