@@ -2,7 +2,7 @@
 //! without the kernel's; with that, and with enclaves, it is tested in `tests/tests/vsock_proxy.rs`.
 
 #![forbid(unsafe_code)]
-#![expect(clippy::unwrap_used, reason = "a failed test panics")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a failed test panics")]
 
 mod suite {
     mod command_line;

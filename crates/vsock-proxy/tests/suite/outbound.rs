@@ -33,7 +33,10 @@ fn much_data_goes_both_ways_at_once() {
             server_reads.read_exact(&mut got_out),
             enclave_reads.read_exact(&mut got_back),
         );
-        (a.unwrap(), b.unwrap(), c.unwrap(), d.unwrap());
+        a.unwrap();
+        b.unwrap();
+        c.unwrap();
+        d.unwrap();
         assert!(got_out == out && got_back == back);
     });
 }
@@ -53,7 +56,8 @@ fn whoever_ends_one_direction_still_gets_the_other() {
         let answer = pattern(MUCH, 3);
         let (written, mut got) = (server.write_all(&answer), vec![0; MUCH]);
         let (written, read) = tokio::join!(written, enclave.read_exact(&mut got));
-        (written.unwrap(), read.unwrap());
+        written.unwrap();
+        read.unwrap();
         assert!(got == answer);
         drop(server);
         assert_closed(enclave).await;
@@ -120,7 +124,8 @@ fn many_clients_one_after_the_other_and_at_once_get_their_own_bytes() {
                     let (mut from, mut to) = stream.into_split();
                     let mut got = vec![0; message.len()];
                     let (written, read) = tokio::join!(to.write_all(&message), from.read_exact(&mut got));
-                    (written.unwrap(), read.unwrap());
+                    written.unwrap();
+                    read.unwrap();
                     assert!(got == message);
                 });
             }
