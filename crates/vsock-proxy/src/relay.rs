@@ -2,7 +2,8 @@
 //!
 //! Each direction has one buffer and its own pace: nothing is read before the last is written, so that the slower end
 //! decides, and memory does not grow. The end of one direction closes that direction alone. A connection that breaks
-//! closes the other one; a TCP client is told that by a reset, so as not to take what it has for everything.
+//! closes the other one; a TCP client is told that by a reset, so as not to take what it has for everything. `AF_VSOCK` has no
+//! reset that one could send. It has one that is received, but in a form of its own: see [`Source`].
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,7 +11,7 @@ use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::{TcpStream, UnixStream, tcp, unix};
 
 use crate::counters::Counters;
 
@@ -22,6 +23,25 @@ const KEEPALIVE_QUESTIONS: u32 = 4;
 
 /// Bytes on their way in one direction.
 const BUFFER: usize = 32 << 10;
+
+/// Where the bytes of one direction come from.
+trait Source: AsyncRead + Unpin {
+    /// Why the end that was read is none. When an enclave is gone, `AF_VSOCK` has its connections end like those that were ended
+    /// in order, and leaves the error to whoever asks for it.
+    fn take_error(&self) -> io::Result<Option<io::Error>>;
+}
+
+impl Source for unix::ReadHalf<'_> {
+    fn take_error(&self) -> io::Result<Option<io::Error>> {
+        self.as_ref().take_error()
+    }
+}
+
+impl Source for tcp::ReadHalf<'_> {
+    fn take_error(&self) -> io::Result<Option<io::Error>> {
+        self.as_ref().take_error()
+    }
+}
 
 /// Passes on until both directions have ended, or one connection breaks.
 pub(crate) async fn relay(
@@ -54,7 +74,7 @@ fn keepalive() -> TcpKeepalive {
 }
 
 async fn pass_on(
-    from: &mut (impl AsyncRead + Unpin),
+    from: &mut impl Source,
     to: &mut (impl AsyncWrite + Unpin),
     passed_on: &AtomicU64,
 ) -> io::Result<()> {
@@ -62,7 +82,10 @@ async fn pass_on(
     loop {
         let length = from.read(&mut buffer).await?;
         if length == 0 {
-            return end(to).await;
+            return match from.take_error()? {
+                Some(error) => Err(error),
+                None => end(to).await,
+            };
         }
         to.write_all(&buffer[..length]).await?;
         passed_on.fetch_add(length as u64, Ordering::Relaxed);
