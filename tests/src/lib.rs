@@ -37,6 +37,7 @@
 mod command;
 mod container_image;
 mod daemon;
+pub mod descriptors;
 pub mod eifs;
 mod enclave;
 pub mod guest;
@@ -48,7 +49,6 @@ pub mod parent;
 pub mod poll;
 mod process;
 pub mod stream;
-pub mod usage;
 pub mod vsock_socket;
 mod world;
 

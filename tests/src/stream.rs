@@ -16,7 +16,7 @@ use crate::poll;
 /// Bytes moved at a time; a multiple of a pattern's word.
 const CHUNK: usize = 64 << 10;
 
-/// A connected stream socket of either family.
+/// A connected stream socket of any family.
 pub trait Stream: Read + Write + Send + Sized {
     /// Another handle of the same connection.
     ///

@@ -6,6 +6,7 @@
 //!
 //! Streams have the type of Unix ones in either case: nothing is asked of them but bytes, ends and time limits.
 
+use std::fmt::Display;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
@@ -17,7 +18,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use vsock::{VMADDR_CID_ANY, VsockListener, VsockStream};
 
-use crate::guest::{Order, port};
+use crate::guest::{Order, TlsOrder, port};
 use crate::{Enclave, poll, stream};
 
 /// The longest line that is read: the answer to an order may carry an error's text.
@@ -63,7 +64,19 @@ fn limited(stream: UnixStream) -> io::Result<UnixStream> {
 /// # Errors
 /// Of the connection.
 pub fn order(enclave: &Enclave, order: Order) -> io::Result<String> {
-    let mut stream = connect(enclave, port::ORDERS)?;
+    answer(enclave, port::ORDERS, &order)
+}
+
+/// Likewise, the application `tls-client`.
+///
+/// # Errors
+/// Of the connection.
+pub fn tls_order(enclave: &Enclave, order: &TlsOrder) -> io::Result<String> {
+    answer(enclave, port::TLS, order)
+}
+
+fn answer(enclave: &Enclave, port: u32, order: &impl Display) -> io::Result<String> {
+    let mut stream = connect(enclave, port)?;
     stream.write_all(format!("{order}\n").as_bytes())?;
     read_line(&mut stream)
 }

@@ -89,6 +89,11 @@ fn vsock_devices() {
 }
 
 #[test]
+fn files_of_vsock_proxy() {
+    hold("vsock-proxy-files");
+}
+
+#[test]
 fn no_target_and_no_directory_is_forgotten() {
     for directory in ["corpus", "failures"] {
         let Ok(entries) = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(directory)) else {

@@ -35,7 +35,7 @@ pub(crate) const STEP: &str = "Debian package";
 const SOURCE_DATE_EPOCH: &str = "1704067200";
 
 /// Text files: name below `dist`, path in the package.
-const FILES: [(&str, &str); 7] = [
+const FILES: [(&str, &str); 10] = [
     ("allocator.yaml", "etc/nitro_enclaves/allocator.yaml"),
     (
         "ci/boot-image.sh",
@@ -48,6 +48,15 @@ const FILES: [(&str, &str); 7] = [
     (
         "nitro-enclaves-allocator.service",
         "lib/systemd/system/nitro-enclaves-allocator.service",
+    ),
+    (
+        "nitro-enclaves-vsock-proxy.service",
+        "lib/systemd/system/nitro-enclaves-vsock-proxy.service",
+    ),
+    ("vsock-proxy.yaml", "etc/nitro_enclaves/vsock-proxy.yaml"),
+    (
+        "vsock-proxy-targets.yaml",
+        "etc/nitro_enclaves/vsock-proxy-targets.yaml",
     ),
 ];
 
