@@ -8,8 +8,8 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::command::{self, Finished, Running};
 use crate::Holdings;
+use crate::command::{self, Finished, Running};
 
 /// A daemon, as its clients see it.
 #[derive(Debug, Clone)]

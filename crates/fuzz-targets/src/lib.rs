@@ -43,7 +43,7 @@ mod vsock_proxy_files;
 pub type Target = fn(&[u8]);
 
 /// All targets, by name.
-pub const TARGETS: [(&str, Target); 11] = [
+pub const TARGETS: [(&str, Target); 12] = [
     ("daemon-frame", daemon_frame::check),
     ("nsm-request", nsm_request::check),
     ("attestation-document", attestation_document::check),
