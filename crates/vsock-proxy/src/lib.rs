@@ -6,11 +6,11 @@
 //! ```
 //!
 //! Each is a *target*: somewhere to listen, and somewhere else to connect to for each connection that comes
-//! ([`target`]). The command line names one outbound target, as AWS's `vsock-proxy` does ([`arguments`]); a file names
-//! any number of both kinds ([`configuration`]). The enclaves' side is `AF_VSOCK`, or the Unix sockets that the daemon has
-//! for enclaves without the kernel's vsock ([`enclave_side`]).
+//! (`target`). The command line names one outbound target, as AWS's `vsock-proxy` does (`arguments`); a file names
+//! any number of both kinds (`configuration`). The enclaves' side is `AF_VSOCK`, or the Unix sockets that the daemon has
+//! for enclaves without the kernel's vsock (`enclave_side`).
 //!
-//! Bytes are passed on as they come, and so is the end of either direction ([`relay`]). A connection that cannot be made
+//! Bytes are passed on as they come, and so is the end of either direction (`relay`). A connection that cannot be made
 //! closes the one that asked for it, and nothing else: the process ends only when it cannot start.
 
 #![forbid(unsafe_code)]
