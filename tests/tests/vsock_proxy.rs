@@ -230,7 +230,10 @@ fn enclaves_without_the_kernels_vsock_are_served_at_their_unix_sockets() {
 
     drop(proxy);
     enclave.terminate();
-    assert!(!directory.exists());
+    poll::until(
+        "the enclave's directory to go, with the socket that the proxy has left",
+        || (!directory.exists()).then_some(()),
+    );
 }
 
 #[test]
