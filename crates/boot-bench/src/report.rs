@@ -2,9 +2,10 @@
 
 use std::fmt::Write as _;
 
+use bench::Samples;
+
 use crate::{
     measure::{Figures, Plan},
-    samples::Samples,
 };
 
 /// One row of figures that were not measured here, as they were written down.

@@ -8,7 +8,7 @@ use crate::process;
 use crate::workspace::Workspace;
 
 /// The packages that make an installation, and that of an example.
-const PACKAGES: [&str; 5] = ["enclaved", "enclave-vmm", "guest-init", "nitro-cli", "attest"];
+pub(crate) const PACKAGES: [&str; 5] = ["enclaved", "enclave-vmm", "guest-init", "nitro-cli", "attest"];
 
 /// Paths of the built programs.
 #[derive(Debug)]
