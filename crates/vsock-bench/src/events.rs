@@ -7,7 +7,7 @@ use std::{
     collections::BTreeMap,
     fmt::Write as _,
     fs, io,
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
 /// Where Linux mounts it.
@@ -154,9 +154,4 @@ fn call(record: &str) -> String {
         other => other,
     };
     name.to_owned()
-}
-
-/// Keeps the records of one operation for a reader.
-pub(crate) fn keep(records: &str, path: &Path) -> io::Result<()> {
-    fs::write(path, records)
 }

@@ -107,19 +107,20 @@ fn built(workspace: &Workspace) -> Result<PathBuf, Error> {
     Ok(bench)
 }
 
-/// Builds a package's programs as ours are built, and together with them: what they share then has the same features in
-/// both, and is built once. Returns those of these names.
+/// Builds the programs of these names, of a package and of our own, and nothing else. What they share has the features that
+/// all of our programs together ask for: so it is built once, whoever builds.
 fn programs_of<const N: usize>(
     workspace: &Workspace,
     package: &str,
     names: [&str; N],
 ) -> Result<[PathBuf; N], Error> {
     let mut build = cargo::cargo(workspace, "build");
-    cargo::release_static(&mut build)
-        .args(["--message-format", "json-render-diagnostics"])
-        .args(["--package", package]);
-    for ours in programs::PACKAGES {
-        build.args(["--package", ours]);
+    cargo::release_static(&mut build).args(["--message-format", "json-render-diagnostics"]);
+    for package in programs::PACKAGES.into_iter().chain([package]) {
+        build.args(["--package", package]);
+    }
+    for name in names {
+        build.args(["--bin", name]);
     }
     let messages = process::captured(&mut build, &workspace.log(package))?;
     let executables = cargo::executables(&messages);

@@ -13,8 +13,10 @@ use crate::kernels::{self, Kind};
 use crate::parent::{self, file};
 use crate::steps::Steps;
 use crate::workspace::Workspace;
-use crate::{apt, programs};
+use crate::apt;
 
+/// Our VMM.
+const VMM: &str = "enclave-vmm";
 /// Package and program that measures.
 const BENCH: &str = "vsock-bench";
 /// Process 1 of the guest.
@@ -45,6 +47,9 @@ pub(super) struct Arguments {
     /// Measure our backends alone
     #[arg(long)]
     ours: bool,
+    /// Instead of measuring, count what the parent does for each operation: system calls, thread switches, exits, packets
+    #[arg(long)]
+    events: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -74,10 +79,10 @@ impl Clock {
 }
 
 pub(super) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<ExitCode, Error> {
-    let mut steps = Steps::new(7);
+    let mut steps = Steps::new(6);
     steps.quiet(apt::STEP, || apt::install(workspace))?;
-    let programs = steps.quiet("programs", || programs::built(workspace))?;
-    let [bench, guest] = steps.quiet(BENCH, || super::programs_of(workspace, BENCH, [BENCH, GUEST]))?;
+    let [vmm, bench, guest] =
+        steps.quiet("programs", || super::programs_of(workspace, BENCH, [VMM, BENCH, GUEST]))?;
     let stripped = workspace.output(GUEST);
     examples::strip(workspace, &guest, &stripped)?;
     let enclave = steps.quiet(Kind::Enclave.label(), || kernels::built(workspace, Kind::Enclave))?;
@@ -91,7 +96,7 @@ pub(super) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<ExitCo
         time_limit: TIME_LIMIT,
         packages,
         files: vec![
-            file(&programs.enclave_vmm, "/usr/bin/enclave-vmm"),
+            file(&vmm, "/usr/bin/enclave-vmm"),
             file(&bench, "/usr/bin/vsock-bench"),
             file(&stripped, "/usr/bin/vsock-bench-guest"),
             file(&enclave.bzimage(), "/root/bzImage"),
@@ -100,11 +105,15 @@ pub(super) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<ExitCo
     };
     let instance = steps.quiet("QEMU for the parent instance", || ParentInstance::prepare(config))?;
     steps.announce("measuring in a parent instance");
-    let Arguments { runs, clock, ours } = *arguments;
-    let qemu = if ours { String::new() } else { format!("--qemu {QEMU} ") };
+    let Arguments { runs, clock, .. } = *arguments;
     let (cpu, limit) = (clock.cpus() - 1, clock.limit());
-    let command =
-        format!("{BENCH} --runs {runs} --memory {GUEST_MEMORY} --cpu {cpu} --limit {limit} {qemu}bzImage");
+    let mut command = format!("{BENCH} --runs {runs} --memory {GUEST_MEMORY} --cpu {cpu} --limit {limit} bzImage");
+    if !arguments.ours {
+        command += &format!(" --qemu {QEMU}");
+    }
+    if arguments.events {
+        command += " --events";
+    }
     let session = Session::Command(command.split(' ').map(str::to_owned).collect());
     Ok(parent::finish(&instance.run(&session)?))
 }
