@@ -8,7 +8,7 @@ use crate::process;
 use crate::workspace::Workspace;
 
 /// The packages that make an installation, and that of an example.
-const PACKAGES: [&str; 6] = [
+pub(crate) const PACKAGES: [&str; 6] = [
     "enclaved",
     "enclave-vmm",
     "guest-init",
