@@ -19,7 +19,7 @@ use std::{
 use api::vmm::{Event, ExitReason, Instruction, VsockBackend};
 use event_manager::{EventManager, EventOps, Events, MutEventSubscriber, SubscriberOps};
 use kvm_ioctls::{IoEventAddress, Kvm, VcpuFd, VmFd};
-use virtio::MmioTransport;
+use virtio::{InterruptLine, MmioTransport};
 use virtio_bindings::virtio_mmio::VIRTIO_MMIO_STATUS;
 use vm_memory::GuestMemoryMmap;
 use vmm_sys_util::{
@@ -80,6 +80,7 @@ pub fn run(control: &Control<'_>) -> Result<ExitReason, LaunchError> {
     } = launch;
     let kvm = kvm_from(kvm);
     let vm = kvm.create_vm().map_err(BootError::kvm("KVM_CREATE_VM"))?;
+    let vm = Arc::new(vm);
     arch::create_interrupt_controllers(&vm)?;
     let memory = memory::map(&spec.memory, files)?;
     memory::register(&vm, &memory)?;
@@ -140,7 +141,7 @@ struct VsockEnd {
 /// What devices are attached to.
 #[derive(Clone, Copy)]
 struct Machine<'a> {
-    vm: &'a VmFd,
+    vm: &'a Arc<VmFd>,
     memory: &'a Arc<GuestMemoryMmap>,
 }
 
@@ -205,8 +206,11 @@ impl Machine<'_> {
         window: Range<u64>,
         interrupt: u32,
     ) -> Result<(), LaunchError> {
-        let irqfd = interrupt_line(self.vm, interrupt)?;
-        let transport = MmioTransport::new(device, self.memory.clone(), irqfd)
+        let line = Line {
+            vm: Arc::clone(self.vm),
+            number: interrupt,
+        };
+        let transport = MmioTransport::new(device, self.memory.clone(), line)
             .map_err(io::Error::other)
             .map_err(LaunchError::system("creating a virtio transport"))?;
         for (queue, doorbell) in transport.doorbells() {
@@ -244,6 +248,25 @@ impl<D: virtio::VirtioDevice> BusDevice for VirtioWindow<D> {
             let why = log::chain(&error);
             self.failures
                 .line(format_args!("a virtio device was not started: {why}"));
+        }
+    }
+}
+
+/// A line of the interrupt controllers that is raised at once.
+///
+/// An eventfd (irqfd) would be raised by a worker of the kernel's: lines that go through the I/O APIC cannot be from where it is
+/// written (`kvm_arch_set_irq_inatomic` in arch/x86/kvm/irq_comm.c). That costs two switches between threads for each interrupt, two
+/// system calls more cost less.
+struct Line {
+    vm: Arc<VmFd>,
+    number: u32,
+}
+
+impl InterruptLine for Line {
+    fn pulse(&self) {
+        for level in [true, false] {
+            // Fails only for a number that there is not.
+            let _ = self.vm.set_irq_line(self.number, level);
         }
     }
 }
