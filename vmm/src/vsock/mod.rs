@@ -8,7 +8,7 @@
 //!
 //! ```text
 //!   let (device, worker) = unix::open(config)?;
-//!   let transport = MmioTransport::new(device, memory, irqfd)?;   // on the MMIO bus; doorbells() become ioeventfds
+//!   let transport = MmioTransport::new(device, memory, line)?;   // on the MMIO bus; doorbells() become ioeventfds
 //!   event_manager.add_subscriber(Box::new(worker));               // on the device thread
 //! ```
 //!
@@ -19,6 +19,7 @@
 mod driver;
 pub mod halves;
 pub mod kernel;
+mod put_off;
 pub mod unix;
 
 /// Sizes of the receive, transmit and event queue, in this order.

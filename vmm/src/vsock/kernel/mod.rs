@@ -115,8 +115,18 @@ fn open_with<V: Vhost>(
 impl<V> Endpoints<V> {
     /// Has the device woken by what comes into an eventfd. Edge-triggered: nothing has to be read.
     fn watch(&self, event: &impl AsRawFd) -> io::Result<()> {
-        let interest = EpollEvent::new(EventSet::IN | EventSet::EDGE_TRIGGERED, 0);
-        self.epoll.ctl(ControlOperation::Add, event.as_raw_fd(), interest)
+        self.watch_as(EVENT, event)
+    }
+
+    /// Has the device woken by a timer, whose events [`is_timer`] tells from others.
+    fn watch_timer(&self, timer: &impl AsRawFd) -> io::Result<()> {
+        self.watch_as(TIMER, timer)
+    }
+
+    fn watch_as(&self, token: u64, source: &impl AsRawFd) -> io::Result<()> {
+        let interest = EpollEvent::new(EventSet::IN | EventSet::EDGE_TRIGGERED, token);
+        self.epoll
+            .ctl(ControlOperation::Add, source.as_raw_fd(), interest)
     }
 
     fn forget(&self, event: &impl AsRawFd) {
@@ -125,6 +135,14 @@ impl<V> Endpoints<V> {
             .epoll
             .ctl(ControlOperation::Delete, event.as_raw_fd(), EpollEvent::default());
     }
+}
+
+/// What the events of the device carry: whether they are of its timer.
+const EVENT: u64 = 0;
+const TIMER: u64 = 1;
+
+fn is_timer(event: &EpollEvent) -> bool {
+    event.data() == TIMER
 }
 
 impl<V> AsRawFd for Endpoints<V> {

@@ -15,6 +15,7 @@ use super::poller::{BATCH, Token, decode};
 use super::receive::Receiver;
 use super::transmit::Transmitter;
 use crate::vsock::halves::{Turn, TurnError};
+use crate::vsock::put_off::PutOff;
 
 /// An active device.
 pub struct Active {
@@ -26,6 +27,8 @@ pub struct Active {
     _events: ActiveQueue,
     host: Host,
     endpoints: Arc<Endpoints>,
+    /// The interrupt for packets that the guest has sent.
+    put_off: PutOff,
     timer: TimerFd,
     /// What the timer is set to.
     timer_set: Option<Instant>,
@@ -45,6 +48,7 @@ impl Active {
             transmitter: Transmitter::new(transmit),
             _events: events,
             host: Host::new(Arc::clone(&endpoints)),
+            put_off: PutOff::new()?,
             timer: TimerFd::new()?,
             timer_set: None,
             again: EventFd::new(EFD_NONBLOCK)?,
@@ -60,6 +64,7 @@ impl Active {
         poller.watch(self.transmitter.queue().doorbell(), Token::TransmitDoorbell)?;
         poller.watch(&self.endpoints.listener, Token::Listener)?;
         poller.watch(&self.timer, Token::Timer)?;
+        poller.watch(self.put_off.timer(), Token::PutOff)?;
         poller.watch(&self.again, Token::Again)?;
         // The first turn looks at queues and listener, whatever happened before.
         self.again.write(1)?;
@@ -96,6 +101,7 @@ impl Active {
                 Token::ReceiveDoorbell => self.receiver.wake(),
                 Token::TransmitDoorbell => self.transmitter.wake(),
                 Token::Timer => self.timer_set = None,
+                Token::PutOff => self.put_off.time_is_up(),
                 Token::Again => {}
                 Token::Client(number) => self.host.client_event(number),
                 Token::Stream(tag) => self.host.stream_event(tag, what),
@@ -105,10 +111,20 @@ impl Active {
 
     /// Both queues share one line: one interrupt for the whole turn.
     fn interrupt_driver(&mut self) -> Result<(), QueueError> {
+        self.put_off.add(self.transmitter.take_count());
         let for_received = self.receiver.queue().needs_interrupt(&self.memory)?;
-        let for_transmitted = self.transmitter.queue().needs_interrupt(&self.memory)?;
+        let mut for_transmitted = false;
+        if for_received || self.put_off.is_due() {
+            for_transmitted = self.transmitter.queue().needs_interrupt(&self.memory)?;
+            self.put_off.told();
+        }
         if for_received || for_transmitted {
             self.interrupt.signal_used();
+        }
+        if let Err(error) = self.put_off.end_turn(false) {
+            self.endpoints
+                .complaints
+                .line(format_args!("vsock: cannot set a timer: {error}"));
         }
         Ok(())
     }

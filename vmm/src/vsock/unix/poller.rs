@@ -27,6 +27,8 @@ pub(super) enum Token {
     Timer,
     /// The device has left work for its next turn.
     Again,
+    /// An interrupt was put off long enough.
+    PutOff,
     /// A client that has not said what it wants, by its number.
     Client(u64),
     /// The host stream of the connection with this tag.
@@ -61,6 +63,7 @@ impl Token {
             Self::TransmitDoorbell => (2, 0),
             Self::Timer => (3, 0),
             Self::Again => (4, 0),
+            Self::PutOff => (7, 0),
             Self::Client(number) => (5, number),
             Self::Stream(tag) => (6, tag.0),
         };
@@ -75,6 +78,7 @@ impl Token {
             2 => Self::TransmitDoorbell,
             3 => Self::Timer,
             4 => Self::Again,
+            7 => Self::PutOff,
             5 => Self::Client(value),
             6 => Self::Stream(StreamTag(value)),
             _ => return None,
@@ -166,6 +170,7 @@ mod tests {
             Token::TransmitDoorbell,
             Token::Timer,
             Token::Again,
+            Token::PutOff,
             Token::Client(77),
             Token::Stream(StreamTag(0x00ab_cdef_0000_0fff)),
         ];
