@@ -105,7 +105,7 @@ pub fn run(control: &Control<'_>) -> Result<ExitReason, LaunchError> {
     };
     let (buses, workers) = machine.attach_devices(vsock, nsm_listener, &console, &end)?;
     let vcpus = boot_vcpus(&kvm, &vm, &memory, &loaded, &spec)?;
-    let mut events = event_loop(workers, control, &end)?;
+    let mut events = event_loop(workers.event_loop, control, &end)?;
     if loaded.signature.is_some() {
         control.wait_for_acceptance()?;
     }
@@ -114,6 +114,7 @@ pub fn run(control: &Control<'_>) -> Result<ExitReason, LaunchError> {
         cpu_ids: &spec.cpu_ids,
         group: vcpu_group.map(|group| Arc::new(File::from(group))),
     };
+    start_vsock(workers.vsock, &end).map_err(LaunchError::system("starting the vsock device's thread"))?;
     let threads = VcpuThreads::start(vcpus, &place, &Arc::new(buses), &end)
         .map_err(LaunchError::system("starting vCPU threads"))?;
     let tick = if spec.debug_mode {
@@ -128,7 +129,15 @@ pub fn run(control: &Control<'_>) -> Result<ExitReason, LaunchError> {
 
 /// The half of a device that the event loop runs.
 type Worker = Box<dyn MutEventSubscriber>;
-type Workers = Vec<Worker>;
+
+/// The half of a device that has a thread of its own, which returns only if it fails.
+type OwnThread = Box<dyn FnOnce() -> io::Error + Send>;
+
+/// What has to run for the devices of a machine to work.
+struct Workers {
+    event_loop: Vec<Worker>,
+    vsock: OwnThread,
+}
 
 /// What the daemon has given for the guest's vsock.
 struct VsockEnd {
@@ -174,10 +183,14 @@ impl Machine<'_> {
         let vsock = self.attach_vsock(&mut buses.mmio, vsock)?;
         let (device, nsm) = nsm::open(nsm_listener).map_err(LaunchError::system("opening the NSM device"))?;
         self.attach_virtio(&mut buses.mmio, device, layout::NSM_WINDOW, layout::NSM_IRQ)?;
-        Ok((buses, vec![vsock, Box::new(nsm), Box::new(serial)]))
+        let workers = Workers {
+            event_loop: vec![Box::new(nsm), Box::new(serial)],
+            vsock,
+        };
+        Ok((buses, workers))
     }
 
-    fn attach_vsock(self, mmio: &mut Bus, end: VsockEnd) -> Result<Worker, LaunchError> {
+    fn attach_vsock(self, mmio: &mut Bus, end: VsockEnd) -> Result<OwnThread, LaunchError> {
         match end.backend {
             VsockBackend::Unix => {
                 let halves = unix::open(UnixVsockConfig {
@@ -187,13 +200,13 @@ impl Machine<'_> {
                 });
                 let (device, worker) = halves.map_err(LaunchError::system("opening the vsock device"))?;
                 self.attach_virtio(mmio, device, layout::VSOCK_WINDOW, layout::VSOCK_IRQ)?;
-                Ok(Box::new(worker))
+                Ok(Box::new(move || worker.serve()))
             }
             VsockBackend::Kernel => {
                 let halves = kernel::open(end.guest_cid, File::from(end.descriptor), self.memory);
                 let (device, worker) = halves.map_err(LaunchError::vhost(end.guest_cid))?;
                 self.attach_virtio(mmio, device, layout::VSOCK_WINDOW, layout::VSOCK_IRQ)?;
-                Ok(Box::new(worker))
+                Ok(Box::new(move || worker.serve()))
             }
         }
     }
@@ -308,7 +321,7 @@ type EventLoop<'a> = EventManager<Box<dyn MutEventSubscriber + 'a>>;
 
 /// The event loop of the main thread: devices, the end of the guest, the daemon.
 fn event_loop<'a>(
-    workers: Workers,
+    workers: Vec<Worker>,
     control: &'a Control<'_>,
     end: &EndReporter,
 ) -> Result<EventLoop<'a>, LaunchError> {
@@ -328,6 +341,22 @@ fn event_loop<'a>(
         wake: end.wake.clone(),
     }));
     Ok(events)
+}
+
+/// The thread that serves the vsock device.
+fn start_vsock(worker: OwnThread, end: &EndReporter) -> io::Result<()> {
+    let end = end.clone();
+    let body = move || {
+        let error = worker();
+        end.report(ExitReason::Crashed(format!(
+            "the vsock device cannot wait: {error}"
+        )));
+    };
+    // It ends with the process.
+    std::thread::Builder::new()
+        .name("vsock".to_owned())
+        .spawn(body)
+        .map(drop)
 }
 
 /// Serves events until a reason to end arrives.

@@ -5,7 +5,6 @@ use std::io;
 use std::sync::Arc;
 
 use virtio::{Activation, ActiveQueue, GuestMemory, Interrupt};
-use vmm_sys_util::epoll::EpollEvent;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::parent::Parent;
@@ -14,7 +13,7 @@ use super::ring::{Direction, Ring};
 use super::transmit::Transmitter;
 use super::vhost::Vhost;
 use super::{Endpoints, is_timer};
-use crate::vsock::halves::{Backend, Turn, TurnError};
+use crate::vsock::halves::{Backend, News, Turn, TurnError};
 use crate::vsock::put_off::PutOff;
 
 /// An active device. vhost runs for as long as it lives.
@@ -96,11 +95,8 @@ impl<V: Vhost> Active<V> {
 impl<V: Vhost> Turn for Active<V> {
     /// What has woken the device does not matter, but for the timer: there are four rings to look at, and looking costs less than
     /// asking.
-    fn run(&mut self) -> Result<(), TurnError> {
-        let mut events = [EpollEvent::default(); 8];
-        // They are edge-triggered: taking them is all that has to be done with them.
-        let taken = self.endpoints.epoll.wait(0, &mut events).unwrap_or(0);
-        if events.iter().take(taken).any(is_timer) {
+    fn run(&mut self, news: News<'_>) -> Result<(), TurnError> {
+        if news.events.iter().any(is_timer) {
             self.put_off.time_is_up();
         }
         let complaints = self.endpoints.complaints();

@@ -50,7 +50,7 @@ mod tests;
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
 use virtio::{Activation, GuestMemory};
@@ -145,12 +145,6 @@ fn is_timer(event: &EpollEvent) -> bool {
     event.data() == TIMER
 }
 
-impl<V> AsRawFd for Endpoints<V> {
-    fn as_raw_fd(&self) -> RawFd {
-        self.epoll.as_raw_fd()
-    }
-}
-
 impl<V: Vhost> Backend for Endpoints<V> {
     type Active = Active<V>;
 
@@ -158,9 +152,8 @@ impl<V: Vhost> Backend for Endpoints<V> {
         Active::new(activation, Arc::clone(self))
     }
 
-    /// There are fewer things to wait for than fit.
-    fn discard_events(&self) {
-        let _ = self.epoll.wait(0, &mut [EpollEvent::default(); 8]);
+    fn epoll(&self) -> &Epoll {
+        &self.epoll
     }
 
     fn complaints(&self) -> &log::Limited {

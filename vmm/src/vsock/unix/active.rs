@@ -5,16 +5,15 @@ use std::time::{Duration, Instant};
 use std::{fmt, io};
 
 use virtio::{Activation, ActiveQueue, GuestMemory, Interrupt, QueueError};
-use vmm_sys_util::epoll::EpollEvent;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use vmm_sys_util::timerfd::TimerFd;
 
 use super::Endpoints;
 use super::host::Host;
-use super::poller::{BATCH, Token, decode};
+use super::poller::{Token, decode};
 use super::receive::Receiver;
 use super::transmit::Transmitter;
-use crate::vsock::halves::{Turn, TurnError};
+use crate::vsock::halves::{News, Turn, TurnError};
 use crate::vsock::put_off::PutOff;
 
 /// An active device.
@@ -71,10 +70,10 @@ impl Active {
         Ok(self)
     }
 
-    fn take_turn(&mut self) -> Result<(), QueueError> {
+    fn take_turn(&mut self, news: News<'_>) -> Result<(), QueueError> {
         let now = Instant::now();
         self.host.set_time(now);
-        self.take_events();
+        self.take_events(news);
         if self.host.next_deadline().is_some_and(|deadline| deadline <= now) {
             self.host.expire();
         }
@@ -92,10 +91,9 @@ impl Active {
         Ok(())
     }
 
-    fn take_events(&mut self) {
-        let mut events = [EpollEvent::default(); BATCH];
-        let taken = self.endpoints.poller.take(&mut events).unwrap_or(0);
-        for (token, what) in events.iter().take(taken).filter_map(decode) {
+    /// Streams and clients are watched in turns only, so those of news that may be old are.
+    fn take_events(&mut self, news: News<'_>) {
+        for (token, what) in news.events.iter().filter_map(decode) {
             match token {
                 Token::Listener => self.host.listener_event(),
                 Token::ReceiveDoorbell => self.receiver.wake(),
@@ -103,6 +101,7 @@ impl Active {
                 Token::Timer => self.timer_set = None,
                 Token::PutOff => self.put_off.time_is_up(),
                 Token::Again => {}
+                Token::Client(_) | Token::Stream(_) if news.may_be_old => {}
                 Token::Client(number) => self.host.client_event(number),
                 Token::Stream(tag) => self.host.stream_event(tag, what),
             }
@@ -153,8 +152,8 @@ impl Active {
 
 impl Turn for Active {
     /// Takes a batch of events, then moves packets both ways.
-    fn run(&mut self) -> Result<(), TurnError> {
-        Ok(self.take_turn()?)
+    fn run(&mut self, news: News<'_>) -> Result<(), TurnError> {
+        Ok(self.take_turn(news)?)
     }
 }
 
