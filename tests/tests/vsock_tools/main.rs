@@ -82,7 +82,8 @@ impl InEnclave {
         writeln!(stream, "{}", words.join(" ")).expect("name a program");
         Self(thread::spawn(move || {
             let mut output = String::new();
-            stream.read_to_string(&mut output).expect("what it prints");
+            // It may run until the enclave ends. A program that was cut short has not said how it ended.
+            let _ = stream.read_to_string(&mut output);
             output
         }))
     }

@@ -127,6 +127,8 @@ fn assert_echoes(enclave: &Enclave, mut listener: Running) {
         (echoed(enclave, "vsock-client") == ECHOED).then_some(())
     });
     listener.signal(Signal::TERM);
+    // socat removes its socket's name before it ends.
+    poll::until("the listener to end", || listener.has_ended().then_some(()));
 }
 
 fn socat(enclave: &Enclave, heading: &str) {

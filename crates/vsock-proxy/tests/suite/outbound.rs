@@ -77,6 +77,31 @@ fn whoever_ends_one_direction_still_gets_the_other() {
 }
 
 #[test]
+fn whoever_reads_nothing_holds_up_nobody_and_loses_nothing() {
+    limited(async {
+        let (listener, port) = server("127.0.0.1").await;
+        let proxy = Proxy::start(&outbound("127.0.0.1", port), &[]);
+        let mut deaf = proxy.connect("socket").await;
+        let (mut sender, _) = listener.accept().await.unwrap();
+        let sending = tokio::spawn(async move {
+            sender.write_all(&pattern(MUCH, 4)).await.unwrap();
+            sender
+        });
+        tokio::spawn(echo(listener));
+
+        for number in 0..20 {
+            assert_echoes(proxy.connect("socket").await, &pattern(100_000, number)).await;
+        }
+
+        assert!(!sending.is_finished());
+        let mut got = vec![0; MUCH];
+        deaf.read_exact(&mut got).await.unwrap();
+        assert!(got == pattern(MUCH, 4));
+        sending.await.unwrap();
+    });
+}
+
+#[test]
 fn a_thousand_connections_are_open_at_once_without_a_limit_on_workers() {
     limited(async {
         const CONNECTIONS: u32 = 1000;
