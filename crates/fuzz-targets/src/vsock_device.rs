@@ -191,7 +191,7 @@ impl Guest {
         for (register, value) in [(0x70, 3), (0x24, 0), (0x20, 0), (0x24, 1), (0x20, 1), (0x70, 0xb)] {
             self.register(register, value);
         }
-        for index in 0..3 {
+        for index in 0..3_u8 {
             let base = u32::from(index) * u32::try_from(QUEUE_BYTES).expect("it is small");
             let registers = [
                 (0x30, u32::from(index)),
