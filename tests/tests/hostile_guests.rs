@@ -274,7 +274,9 @@ mod machine {
         is_withstood(BACKEND, &with_companion(attack("ports", 100)));
     }
 
+    /// Ends the emulator of a parent instance, QEMU 7.2, by an assertion of its own (`tcg_handle_interrupt`).
     #[test]
+    #[ignore = "for a parent of real hardware: the emulator does not withstand it"]
     fn accesses_to_any_register_are_withstood() {
         is_withstood(BACKEND, &with_companion(attack("registers", 200)));
     }
