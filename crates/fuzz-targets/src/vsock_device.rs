@@ -21,6 +21,7 @@ use enclave_vmm::vsock::unix::{self, Endpoints, UnixVsockConfig};
 use event_manager::{EventManager, SubscriberOps};
 use tempfile::TempDir;
 use virtio::{GuestMemory, MmioTransport};
+use virtio_queue::desc::split::Descriptor;
 use vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use vsock_device::{HEADER_SIZE, Header, Operation, PARENT_CID, SOCKET_STREAM};
@@ -162,7 +163,7 @@ impl Guest {
             length => u32::MAX << (u32::from(length) - 250),
         };
         let (flags, next) = (steps.byte()?.into(), steps.byte()?.into());
-        self.describe(queue, index.into(), address, length, flags, next);
+        self.describe(queue, index.into(), Descriptor::new(address, length, flags, next));
         Some(())
     }
 
@@ -187,14 +188,16 @@ impl Guest {
     /// Resets the device and makes it work, with empty rings.
     fn initialise(&mut self) {
         self.register(0x70, 0);
-        self.put(0, &[0; 3 * QUEUE_BYTES as usize]);
+        for address in (0..3 * QUEUE_BYTES).step_by(8) {
+            self.put(address, &[0; 8]);
+        }
         for (register, value) in [(0x70, 3), (0x24, 0), (0x20, 0), (0x24, 1), (0x20, 1), (0x70, 0xb)] {
             self.register(register, value);
         }
-        for index in 0..3_u32 {
-            let base = index * u32::try_from(QUEUE_BYTES).expect("it is small");
+        for index in 0..3_u8 {
+            let base = u32::from(index) * u32::try_from(QUEUE_BYTES).expect("it is small");
             let registers = [
-                (0x30, index),
+                (0x30, u32::from(index)),
                 (0x38, SIZE.into()),
                 (0x80, base),
                 (0x90, base + u32::try_from(AVAILABLE).expect("it is small")),
@@ -220,8 +223,8 @@ impl Guest {
         };
         self.put(place(0), &request.encode());
         let header = u32::try_from(HEADER_SIZE).expect("it is small");
-        self.describe(TX * QUEUE_BYTES, 0, place(0), header, 0, 0);
-        self.describe(RX * QUEUE_BYTES, 0, place(1), 1024, WRITE, 0);
+        self.describe(TX * QUEUE_BYTES, 0, Descriptor::new(place(0), header, 0, 0));
+        self.describe(RX * QUEUE_BYTES, 0, Descriptor::new(place(1), 1024, WRITE, 0));
         for queue in [RX, TX] {
             self.offer(queue * QUEUE_BYTES, 0);
             self.register(0x50, u32::try_from(queue).expect("it is small"));
@@ -251,13 +254,10 @@ impl Guest {
         }
     }
 
-    fn describe(&self, queue: u64, index: u64, address: u64, length: u32, flags: u16, next: u16) {
-        let mut entry = [0; 16];
-        entry[..8].copy_from_slice(&address.to_le_bytes());
-        entry[8..12].copy_from_slice(&length.to_le_bytes());
-        entry[12..14].copy_from_slice(&flags.to_le_bytes());
-        entry[14..].copy_from_slice(&next.to_le_bytes());
-        self.put(queue + index * 16, &entry);
+    fn describe(&self, queue: u64, index: u64, entry: Descriptor) {
+        self.memory
+            .write_obj(entry, GuestAddress(queue + index * 16))
+            .expect("it is there");
     }
 
     fn offer(&self, queue: u64, head: u16) {

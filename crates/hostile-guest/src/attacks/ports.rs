@@ -28,7 +28,8 @@ fn access(port: u16, random: &mut Random) {
     let word = random.word32() & random.pick(&[u32::MAX, 0xff, 0x7f, 0]);
     let [byte, ..] = word.to_le_bytes();
     let short = u16::from(byte) << random.pick(&[0, 8]);
-    let count = random.pick(&[1, 2, 16, 4096]);
+    // Each byte of one leaves the guest.
+    let count = random.pick(&[1, 2, 16, 64]);
     // That would be the keyboard controller's reset.
     let resets = (0x61..=0x64).contains(&port);
     match random.below(8) {
