@@ -8,7 +8,7 @@ use crate::process;
 use crate::workspace::Workspace;
 
 /// The packages that make an installation, and that of an example.
-const PACKAGES: [&str; 5] = ["enclaved", "enclave-vmm", "guest-init", "nitro-cli", "attest"];
+pub(crate) const PACKAGES: [&str; 5] = ["enclaved", "enclave-vmm", "guest-init", "nitro-cli", "attest"];
 
 /// Paths of the built programs.
 #[derive(Debug)]
@@ -57,7 +57,8 @@ pub(crate) fn built(workspace: &Workspace) -> Result<Programs, Error> {
     })
 }
 
-fn find(executables: &[Executable], name: &str) -> Result<PathBuf, Error> {
+/// The program of this name among those that were built.
+pub(crate) fn find(executables: &[Executable], name: &str) -> Result<PathBuf, Error> {
     let executable = executables
         .iter()
         .find(|executable| executable.kind == "bin" && executable.name == name);
