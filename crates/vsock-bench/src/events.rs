@@ -150,3 +150,42 @@ fn call(record: &str) -> String {
     };
     name.to_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RECORDS: &str = "\
+# tracer: nop
+     vsock-bench-61      [000] .....     5.100000: sys_enter: NR 1 (5, 7ffd, 1, 0, 0, 0)
+     vsock-bench-61      [000] d....     5.100010: sched_switch: prev_comm=vsock-bench prev_pid=61 ==> next_comm=vhost-60 next_pid=62
+          vcpu-0-70      [000] d....     5.100020: kvm_exit: vcpu 0 reason hlt rip 0xffffffff81 info1 0x0
+          vcpu-0-70      [000] d....     5.100030: kvm_exit: vcpu 0 reason hlt rip 0xffffffff81 info1 0x0
+   a-thread: kvm-71      [000] .....     5.100040: sys_enter: NR 999 (0, 0, 0, 0, 0, 0)
+        vhost-60-62      [000] .....     5.100050: virtio_transport_alloc_pkt: 2:7100 -> 16:7 len=1 type=STREAM op=RW flags=0x0
+";
+
+    #[test]
+    fn events_are_counted_by_thread_and_by_what_tells_them_apart() {
+        let text = Counts::of(RECORDS).text(2);
+        let lines: Vec<Vec<_>> = text
+            .lines()
+            .map(|line| line.split_whitespace().collect())
+            .collect();
+        assert_eq!(
+            lines,
+            [
+                vec!["0.50", "a-thread:", "kvm", "sys_enter", "999"],
+                vec!["1.00", "vcpu-0", "kvm_exit", "hlt"],
+                vec!["0.50", "vhost-60", "virtio_transport_alloc_pkt", "RW"],
+                vec!["0.50", "vsock-bench", "sched_switch"],
+                vec!["0.50", "vsock-bench", "sys_enter", "write"],
+            ]
+        );
+    }
+
+    #[test]
+    fn what_hardly_ever_comes_is_left_out() {
+        assert_eq!(Counts::of(RECORDS).text(21), "");
+    }
+}

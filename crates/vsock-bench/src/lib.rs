@@ -79,10 +79,14 @@ impl Transfer {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
             Err(error) => return Err(error),
         }
-        let [a, b, c, d, e, f, g, h, i, j, k, l] = bytes;
+        let (write, total) = bytes.split_at(4);
+        // Always of these lengths.
+        let (Ok(write), Ok(total)) = (write.try_into(), total.try_into()) else {
+            return Ok(None);
+        };
         Ok(Some(Self {
-            write: u32::from_le_bytes([a, b, c, d]),
-            total: u64::from_le_bytes([e, f, g, h, i, j, k, l]),
+            write: u32::from_le_bytes(write),
+            total: u64::from_le_bytes(total),
         }))
     }
 }

@@ -5,8 +5,8 @@
 //! It runs as root on a parent with `/dev/vhost-vsock` (`cargo xtask bench vsock` makes such a parent). Three VMMs start the
 //! same guest, one after the other, with 256 MiB and one vCPU: `enclave-vmm` with the kernel backend, `enclave-vmm` with the
 //! Unix backend, and QEMU's microvm with a `vhost-vsock-device`. `enclave-vmm` is started as the daemon starts it, but without a
-//! daemon: that one carries no byte of the guest's, and it would refuse a parent of one CPU, the only kind whose virtual time can
-//! count instructions.
+//! daemon: that one carries no byte of the guest's, and it refuses enclaves on a parent of one CPU, which is what a clock that
+//! counts instructions needs.
 //!
 //! # Parts
 //!

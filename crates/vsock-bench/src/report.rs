@@ -69,3 +69,54 @@ fn ratio(ours: Option<&Samples>, raw: Option<&Samples>) -> String {
         format!("{:.2}", ours.median() / raw.median())
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::measure::Figure;
+
+    fn results(carrier: Carrier, values: &[f64]) -> Results {
+        let samples = || Samples::new(values.iter().copied());
+        Results {
+            carrier,
+            figures: Figure::ALL.iter().map(|_| samples()).collect(),
+            failures: Vec::new(),
+        }
+    }
+
+    fn cells<'a>(report: &'a str, name: &str) -> Vec<Vec<&'a str>> {
+        let lines = report.lines().filter(|line| line.starts_with(name));
+        lines
+            .map(|line| {
+                line.split("  ")
+                    .filter(|cell| !cell.is_empty())
+                    .map(str::trim)
+                    .collect()
+            })
+            .collect()
+    }
+
+    #[test]
+    fn each_figure_stands_beside_its_ratio_to_the_raw_one() {
+        let report = text(&[
+            results(Carrier::Kernel, &[90.0, 150.0, 120.0]),
+            results(Carrier::Raw, &[100.0]),
+        ]);
+        let [medians, ratios] = &cells(&report, "kernel backend")[..] else {
+            panic!("{report}");
+        };
+        assert_eq!(medians[1], "120 (90–150)");
+        assert_eq!(medians.len(), 1 + Figure::ALL.len());
+        assert_eq!(ratios[1], "1.20");
+    }
+
+    #[test]
+    fn what_could_not_be_measured_has_a_place_and_a_reason() {
+        let mut hung = results(Carrier::Unix, &[]);
+        hung.failures
+            .push("round 1, Trip: no answer within the limit".into());
+        let report = text(&[hung, results(Carrier::Raw, &[100.0])]);
+        assert!(report.contains("Unix backend      -"), "{report}");
+        assert!(report.ends_with("failed: Unix backend: round 1, Trip: no answer within the limit\n"));
+    }
+}

@@ -1,7 +1,7 @@
 //! Rounds: in each, every VMM starts a guest and every figure is measured once, so that what changes on the host in the
 //! meantime meets all of them.
 
-use std::io;
+use std::{fmt::Write as _, io};
 
 use bench::Samples;
 
@@ -108,7 +108,8 @@ pub(crate) fn events(host: &Host, carriers: &[Carrier]) -> Result<String, Error>
             let counts = recorded(&events, &mut machine, figure);
             let counts = counts.map_err(system("record events"))?;
             let counts = counts.text(figure.operations(Amounts::RECORDED));
-            text.push_str(&format!("\n{}, {figure:?}, for each:\n{counts}", carrier.name()));
+            // Writing to a String cannot fail.
+            let _ = write!(text, "\n{}, {figure:?}, for each:\n{counts}", carrier.name());
         }
     }
     eprintln!();

@@ -126,10 +126,7 @@ fn programs_of<const N: usize>(
     let executables = cargo::executables(&messages);
     let mut paths = [const { PathBuf::new() }; N];
     for (path, name) in paths.iter_mut().zip(names) {
-        let built = executables
-            .iter()
-            .find(|executable| executable.kind == "bin" && executable.name == name);
-        *path = built.ok_or_else(|| Error::NotBuilt(name.into()))?.path.clone();
+        *path = programs::find(&executables, name)?;
     }
     Ok(paths)
 }

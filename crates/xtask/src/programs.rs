@@ -67,7 +67,8 @@ pub(crate) fn built(workspace: &Workspace) -> Result<Programs, Error> {
     })
 }
 
-fn find(executables: &[Executable], name: &str) -> Result<PathBuf, Error> {
+/// The program of this name among those that were built.
+pub(crate) fn find(executables: &[Executable], name: &str) -> Result<PathBuf, Error> {
     let executable = executables
         .iter()
         .find(|executable| executable.kind == "bin" && executable.name == name);

@@ -115,7 +115,7 @@ pub(super) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<ExitCo
     let mut command =
         format!("{BENCH} --runs {runs} --memory {GUEST_MEMORY} --cpu {cpu} --limit {limit} bzImage");
     if !arguments.ours {
-        command += &format!(" --qemu {QEMU}");
+        command = format!("{command} --qemu {QEMU}");
     }
     if arguments.events {
         command += " --events";
