@@ -38,6 +38,10 @@ use crate::{
     memory::{self, ExclusiveMemory},
     nsm,
     probe::kvm_from,
+    sandbox::{
+        Class,
+        filter::{Filter, Verdict},
+    },
     vcpu::{Buses, EndReporter, Placement, VcpuThreads},
     vsock::{
         kernel,
@@ -54,11 +58,12 @@ const LOGGED_FAILURES: u32 = 8;
 /// How long an unfinished console line may wait.
 const CONSOLE_FLUSH: Duration = Duration::from_millis(100);
 
-/// Receives a launch specification, runs the enclave and returns how it ended.
+/// Receives a launch specification, runs the enclave and returns how it ended. From the guest's first instruction on, each thread
+/// makes the system calls of its class alone; `verdict` is on others.
 ///
 /// # Errors
 /// Whatever keeps the enclave from starting; its [`api::Failure`] is what users see.
-pub fn run(control: &Control<'_>) -> Result<ExitReason, LaunchError> {
+pub fn run(control: &Control<'_>, verdict: Verdict) -> Result<ExitReason, LaunchError> {
     let launch = control.receive_launch()?;
     rustix::process::fchdir(&launch.vsock_directory)
         .map_err(LaunchError::system("entering the socket directory"))?;
@@ -109,12 +114,15 @@ pub fn run(control: &Control<'_>) -> Result<ExitReason, LaunchError> {
         control.wait_for_acceptance()?;
     }
     control.send(&Event::Started);
+    let filter = Filter::of(Class::Vcpu, verdict)?;
     let place = Placement {
         cpu_ids: &spec.cpu_ids,
         group: vcpu_group.map(|group| Arc::new(File::from(group))),
     };
-    let threads = VcpuThreads::start(vcpus, &place, &Arc::new(buses), &end)
+    let threads = VcpuThreads::start(vcpus, &place, &filter, &Arc::new(buses), &end)
         .map_err(LaunchError::system("starting vCPU threads"))?;
+    let unix_sockets = spec.vsock == VsockBackend::Unix;
+    Filter::of(Class::Devices { unix_sockets }, verdict)?.install()?;
     let tick = if spec.debug_mode {
         CONSOLE_FLUSH
     } else {
