@@ -3,6 +3,11 @@
 //! The test runs itself once for each attempt, as a process of its own: a call that is forbidden ends it.
 
 #![expect(unsafe_code, reason = "attempts are raw system calls")]
+#![expect(
+    clippy::cast_sign_loss,
+    clippy::unwrap_used,
+    reason = "arguments of system calls are words; a test that cannot try fails on the spot"
+)]
 
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitStatus};
@@ -22,6 +27,7 @@ const CLASSES: [(&str, Class); 4] = [
 ];
 
 /// A system call with its arguments.
+#[derive(Clone, Copy)]
 struct Attempt {
     name: &'static str,
     call: c_long,
@@ -48,6 +54,7 @@ const NONE: [u64; 6] = [0; 6];
 /// No descriptor is -1, so that what is let through does nothing.
 const NO_FILE: u64 = u64::MAX;
 
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn attempts() -> Vec<Attempt> {
     use libc::*;
     let path = c"/etc/passwd".as_ptr() as u64;
@@ -64,7 +71,7 @@ fn attempts() -> Vec<Attempt> {
         attempt("execute a descriptor", SYS_execveat, [NO_FILE, path, 0, 0, 0, 0]),
         attempt("fork", SYS_fork, NONE),
         allowed(attempt("start a thread", SYS_clone3, NONE), &["boot"]),
-        attempt("trace", SYS_ptrace, [PTRACE_ATTACH as u64, 1, 0, 0, 0, 0]),
+        attempt("trace", SYS_ptrace, [PTRACE_ATTACH.into(), 1, 0, 0, 0, 0]),
         attempt("read another's memory", SYS_process_vm_readv, [1, 0, 0, 0, 0, 0]),
         attempt(
             "write another's memory",
@@ -122,7 +129,7 @@ fn attempts() -> Vec<Attempt> {
                 0,
                 4096,
                 PROT_EXEC as u64,
-                MAP_PRIVATE as u64 | MAP_ANONYMOUS as u64,
+                (MAP_PRIVATE | MAP_ANONYMOUS) as u64,
                 NO_FILE,
                 0,
             ],
@@ -197,10 +204,13 @@ fn the_one_that_tries() {
         .find(|attempt| attempt.name == name)
         .unwrap();
     Filter::of(class, Verdict::End).unwrap().install().unwrap();
-    let [a, b, c, d, e, f] = attempt.arguments;
-    // SAFETY: what pointers there are lead to a constant; no call that is let through succeeds, and the process ends at once.
-    unsafe {
-        libc::syscall(attempt.call, a, b, c, d, e, f);
-        libc::syscall(libc::SYS_exit_group, 0);
-    }
+    let Attempt {
+        call,
+        arguments: [first, second, third, fourth, fifth, sixth],
+        ..
+    } = attempt;
+    // SAFETY: what pointers there are lead to a constant, and no call that is let through succeeds.
+    unsafe { libc::syscall(call, first, second, third, fourth, fifth, sixth) };
+    // SAFETY: the process is to end.
+    unsafe { libc::syscall(libc::SYS_exit_group, 0) };
 }
