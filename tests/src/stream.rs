@@ -11,6 +11,8 @@ use std::thread;
 use sha2::{Digest, Sha256};
 use vsock::VsockStream;
 
+use crate::poll;
+
 /// Bytes moved at a time; a multiple of a pattern's word.
 const CHUNK: usize = 64 << 10;
 
@@ -154,6 +156,24 @@ pub fn exchange(mut stream: impl Stream, seed: u64, bytes: u64) -> io::Result<Su
 /// Of the first that fails.
 pub fn open<S>(connections: u64, connect: impl Fn() -> io::Result<S>) -> io::Result<Vec<S>> {
     (0..connections).map(|_| connect()).collect()
+}
+
+/// As many connections as asked for, to a listener whose backlog may be full at times: it then refuses, and takes the next.
+///
+/// # Errors
+/// Of the first that fails otherwise, or for too long.
+pub fn open_past_a_full_backlog<S>(
+    connections: u64,
+    connect: impl Fn() -> io::Result<S>,
+) -> io::Result<Vec<S>> {
+    let refused = |error: &io::Error| error.kind() == io::ErrorKind::ConnectionReset;
+    open(connections, || {
+        let patient = poll::within(poll::LIMIT, || match connect() {
+            Err(error) if refused(&error) => None,
+            result => Some(result),
+        });
+        patient.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()))
+    })
 }
 
 /// An exchange over each of these connections, all at the same time, with seeds from `first_seed` on.

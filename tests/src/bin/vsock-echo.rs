@@ -89,7 +89,7 @@ fn carry_out(order: Order) -> io::Result<String> {
             connections,
             bytes,
         } => {
-            let streams = stream::open(connections, || connect(to))?;
+            let streams = stream::open_past_a_full_backlog(connections, || connect(to))?;
             stream::exchange_at_once(streams, u64::from(to.port), bytes)?;
             Ok("exchanged".into())
         }
