@@ -63,6 +63,16 @@ impl ContainerImage {
             .with_cmd(arguments)
     }
 
+    /// One more program, as `/bin/name`.
+    ///
+    /// # Panics
+    /// If the program cannot be read.
+    #[must_use]
+    pub fn with_program(self, name: &str, program: &Path) -> Self {
+        let program = fs::read(program).expect("read the program");
+        self.with_file(&format!("bin/{name}"), 0o755, program)
+    }
+
     /// One more file, owned by root. `path` has no leading slash.
     #[must_use]
     pub fn with_file(mut self, path: &str, mode: u32, contents: impl Into<Vec<u8>>) -> Self {

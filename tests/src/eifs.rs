@@ -90,6 +90,17 @@ pub fn with_code(name: &str, code: &[u8]) -> PathBuf {
     with_kernel(name, &elf(code))
 }
 
+/// An EIF whose kernel is the one of the crate `hostile-guest`, with these words on its command line.
+///
+/// # Panics
+/// If it cannot be written.
+pub fn of_hostile_guest(name: &str, orders: &str) -> PathBuf {
+    let eif = path(&format!("hostile-{name}.eif"));
+    let kernel = fs::read(parent::guest_application("hostile-guest")).expect("read the kernel");
+    write(&eif, Arch::X86_64, &kernel, orders, b"no archive");
+    eif
+}
+
 /// The smallest ELF executable for x86-64: headers, and one segment that is loaded at 16 MiB and entered at its start.
 fn elf(code: &[u8]) -> Vec<u8> {
     const ADDRESS: u64 = 16 << 20;

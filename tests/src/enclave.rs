@@ -8,8 +8,8 @@ use std::process::Command;
 
 use serde_json::Value;
 
+use crate::Holdings;
 use crate::command::{self, Finished, Running};
-use crate::usage::Usage;
 
 /// A daemon, as its clients see it.
 #[derive(Debug, Clone)]
@@ -275,12 +275,12 @@ impl Enclave {
         crate::poll::until("the enclave's end", || self.description().is_none().then_some(()));
     }
 
-    /// What its VMM takes.
+    /// What its VMM holds.
     ///
     /// # Panics
     /// If it is gone.
-    pub fn usage(&self) -> Usage {
-        Usage::of(self.process_id())
+    pub fn holdings(&self) -> Holdings {
+        Holdings::of(self.process_id()).expect("the VMM runs")
     }
 
     /// How many pages of its memory lie on each NUMA node (`numa_maps` in `proc_pid_numa_maps(5)`): `N0` and so on.

@@ -5,6 +5,8 @@ use std::io::{self, Write};
 use std::thread;
 use std::time::Duration;
 
+use crate::hex;
+
 /// vsock ports of the application `vsock-echo`.
 pub mod port {
     /// Sends back what comes.
@@ -18,6 +20,16 @@ pub mod port {
     pub const LATE: u32 = 7003;
     /// Of the application `nsm-client`: takes lines of words, each a request to `/dev/nsm`, and answers each with a line.
     pub const NSM: u32 = 7004;
+    /// Of the application `toolbox`: takes a line of words, runs them as a program of the image, and answers with what it
+    /// prints and a last line that says how it ended.
+    pub const RUN: u32 = 7005;
+    /// Of the application `toolbox`: what the parent sends here goes to the TCP port of this number inside the enclave.
+    pub const TCP_INTO_ENCLAVE: u16 = 7006;
+    /// Of the application `toolbox`: what is sent to the TCP port of this number inside the enclave goes to this port of the
+    /// parent.
+    pub const TCP_TO_PARENT: u16 = 7007;
+    /// Of the application `tls-client`: takes one [`TlsOrder`](super::TlsOrder) as a line, carries it out and answers with one line.
+    pub const TLS: u32 = 7008;
 }
 
 /// What the parent can have `vsock-echo` do. Its text form is the line that is sent.
@@ -91,6 +103,45 @@ impl Order {
             "connect" => Some(Self::Connect { to }),
             _ => None,
         }
+    }
+}
+
+/// What the parent can have `tls-client` do: connect by TLS to a server beyond a vsock port of the parent, send a pattern over
+/// each connection, end sending, and receive until the server has ended too. The server sends back what came. Its text form is
+/// the line that is sent; the answer is `exchanged` or an error.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsOrder {
+    /// At CID 3.
+    pub port: u32,
+    /// The name that the server's certificate has to have.
+    pub name: String,
+    /// The one certificate that is trusted, in DER.
+    pub root: Vec<u8>,
+    /// How many connections at once.
+    pub connections: u64,
+    /// Over each connection, in each direction.
+    pub bytes: u64,
+}
+
+impl fmt::Display for TlsOrder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let root = hex::encode(&self.root);
+        write!(f, "{} {} {} ", self.port, self.connections, self.bytes)?;
+        write!(f, "{} {root}", self.name)
+    }
+}
+
+impl TlsOrder {
+    /// The order on a line; `None` if it is none.
+    pub fn parse(line: &str) -> Option<Self> {
+        let mut words = line.split_ascii_whitespace();
+        Some(Self {
+            port: words.next()?.parse().ok()?,
+            connections: words.next()?.parse().ok()?,
+            bytes: words.next()?.parse().ok()?,
+            name: words.next()?.to_owned(),
+            root: hex::decode(words.next()?)?,
+        })
     }
 }
 

@@ -37,16 +37,18 @@
 mod command;
 mod container_image;
 mod daemon;
+pub mod descriptors;
 pub mod eifs;
 mod enclave;
 pub mod guest;
 pub mod hex;
 pub mod hostile_vmm;
+pub mod kernel_log;
 mod lines;
 pub mod parent;
 pub mod poll;
+mod process;
 pub mod stream;
-pub mod usage;
 pub mod vsock_socket;
 mod world;
 
@@ -55,4 +57,5 @@ pub use container_image::{ContainerImage, build_enclave};
 pub use daemon::{OwnDaemon, new_run_directory};
 pub use enclave::{Enclave, Host, Launch};
 pub use lines::rest_of_line;
+pub use process::Holdings;
 pub use world::{Checkpoint, World};

@@ -15,6 +15,9 @@ const ORACLE: &str = "/opt/enclaved/oracle/eif_build";
 /// The ELF form of the enclave kernel, placed by `cargo xtask test`.
 const VMLINUX: &str = "/opt/enclaved/vmlinux";
 
+/// The Linux kernel's programs for testing vsock, placed by `cargo xtask test`.
+const VSOCK_TOOLS: &str = "/opt/enclaved/vsock-tools";
+
 /// Debian packages of enclaved, placed by `cargo xtask test` where systemd runs.
 const PACKAGES: &str = "/opt/enclaved/packages";
 
@@ -63,6 +66,12 @@ pub fn blob(name: &str) -> PathBuf {
 /// AWS's program that builds EIFs.
 pub fn oracle() -> PathBuf {
     placed(ORACLE)
+}
+
+/// A program of the Linux kernel for testing vsock: `vsock_test`, `vsock_perf`, or one of them with `-unix`, which finds the
+/// enclave at the Unix socket that `VSOCK_SOCKET` names.
+pub fn vsock_tool(name: &str) -> PathBuf {
+    placed(&format!("{VSOCK_TOOLS}/{name}"))
 }
 
 /// The directory for what `cargo xtask test` looks at after the suite; it says which suites have one.

@@ -4,7 +4,7 @@
 //! lengths.
 
 use std::io::{self, Read, Write};
-use std::net::Shutdown;
+use std::net::{Shutdown, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::thread;
 
@@ -16,7 +16,7 @@ use crate::poll;
 /// Bytes moved at a time; a multiple of a pattern's word.
 const CHUNK: usize = 64 << 10;
 
-/// A connected stream socket of either family.
+/// A connected stream socket of any family.
 pub trait Stream: Read + Write + Send + Sized {
     /// Another handle of the same connection.
     ///
@@ -42,6 +42,16 @@ impl Stream for UnixStream {
 }
 
 impl Stream for VsockStream {
+    fn another(&self) -> io::Result<Self> {
+        self.try_clone()
+    }
+
+    fn end_sending(&self) -> io::Result<()> {
+        self.shutdown(Shutdown::Write)
+    }
+}
+
+impl Stream for TcpStream {
     fn another(&self) -> io::Result<Self> {
         self.try_clone()
     }
@@ -210,6 +220,25 @@ pub fn echo(mut stream: impl Stream) -> io::Result<()> {
         let (part, _) = chunk.split_at(length);
         stream.write_all(part)?;
     }
+}
+
+/// Sends on what comes from either stream to the other, until both have ended sending.
+///
+/// # Errors
+/// Of the streams.
+pub fn relay(one: impl Stream, other: impl Stream) -> io::Result<()> {
+    let (from_other, to_one) = (other.another()?, one.another()?);
+    thread::scope(|scope| {
+        let backwards = scope.spawn(move || relay_one_way(from_other, to_one));
+        relay_one_way(one, other)?;
+        let panicked = |_| io::Error::other("a relay panicked");
+        backwards.join().map_err(panicked)?
+    })
+}
+
+fn relay_one_way(mut from: impl Stream, mut to: impl Stream) -> io::Result<()> {
+    io::copy(&mut from, &mut to)?;
+    to.end_sending()
 }
 
 /// An endless sequence of bytes that depends on its seed alone (xorshift64).

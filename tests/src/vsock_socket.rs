@@ -6,16 +6,19 @@
 //!
 //! Streams have the type of Unix ones in either case: nothing is asked of them but bytes, ends and time limits.
 
+use std::fmt::Display;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::thread;
+use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use vsock::{VMADDR_CID_ANY, VsockListener, VsockStream};
 
-use crate::guest::{Order, port};
+use crate::guest::{Order, TlsOrder, port};
 use crate::{Enclave, poll, stream};
 
 /// The longest line that is read: the answer to an order may carry an error's text.
@@ -61,7 +64,19 @@ fn limited(stream: UnixStream) -> io::Result<UnixStream> {
 /// # Errors
 /// Of the connection.
 pub fn order(enclave: &Enclave, order: Order) -> io::Result<String> {
-    let mut stream = connect(enclave, port::ORDERS)?;
+    answer(enclave, port::ORDERS, &order)
+}
+
+/// Likewise, the application `tls-client`.
+///
+/// # Errors
+/// Of the connection.
+pub fn tls_order(enclave: &Enclave, order: &TlsOrder) -> io::Result<String> {
+    answer(enclave, port::TLS, order)
+}
+
+fn answer(enclave: &Enclave, port: u32, order: &impl Display) -> io::Result<String> {
+    let mut stream = connect(enclave, port)?;
     stream.write_all(format!("{order}\n").as_bytes())?;
     read_line(&mut stream)
 }
@@ -117,6 +132,23 @@ impl PortListener {
     /// Of the socket.
     pub fn accept(&self) -> io::Result<UnixStream> {
         limited(self.accept_without_limit()?)
+    }
+
+    /// Whether a connection has come within this time.
+    ///
+    /// # Errors
+    /// Of the socket.
+    pub fn wait(&self, limit: Duration) -> io::Result<bool> {
+        let listener = match &self.0 {
+            Listener::Unix { listener, .. } => listener.as_fd(),
+            Listener::Vsock(listener) => listener.as_fd(),
+        };
+        let limit = Timespec::try_from(limit).map_err(io::Error::other)?;
+        let ready = rustix::event::poll(
+            &mut [PollFd::from_borrowed_fd(listener, PollFlags::IN)],
+            Some(&limit),
+        );
+        Ok(ready? > 0)
     }
 
     fn accept_without_limit(&self) -> io::Result<UnixStream> {

@@ -7,6 +7,8 @@
 #![expect(clippy::expect_used, reason = "a suite fails on the spot")]
 
 use std::fs;
+use std::io::{ErrorKind, Read};
+use std::net::TcpStream;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -16,6 +18,7 @@ use end_to_end_tests::{
     Enclave, Finished, Host, Launch, Running, parent, poll, processes_named, run, send_signal,
 };
 use rustix::process::Signal;
+use vsock::{VMADDR_CID_ANY, VsockListener};
 
 const SERVICE: &str = "enclaved.service";
 const SOCKET: &str = "enclaved.socket";
@@ -26,12 +29,14 @@ const ENCLAVES: &str = "/sys/fs/cgroup/enclaved-run-enclaved";
 const CONTROL_GROUP: &str = "/sys/fs/cgroup/system.slice/enclaved.service";
 
 /// Made by installing or using the package; gone when it is removed, the last three when it is purged.
-const PATHS: [&str; 16] = [
+const PATHS: [&str; 18] = [
     "/usr/share/man/man1/nitro-cli.1.gz",
     "/usr/share/man/man1/nitro-cli-run-enclave.1.gz",
     "/usr/share/bash-completion/completions/nitro-cli",
     "/usr/bin/nitro-enclaves-allocator",
     "/lib/systemd/system/nitro-enclaves-allocator.service",
+    "/usr/bin/vsock-proxy",
+    "/lib/systemd/system/nitro-enclaves-vsock-proxy.service",
     "/sys/fs/cgroup/enclaved-run-enclaved",
     "/usr/bin/enclaved",
     "/usr/bin/enclave-vmm",
@@ -44,7 +49,7 @@ const PATHS: [&str; 16] = [
     "/var/log/nitro_enclaves",
     "/var/lib/enclaved",
 ];
-const GONE_AFTER_REMOVAL: usize = 13;
+const GONE_AFTER_REMOVAL: usize = 15;
 
 /// The package, installed until this is dropped.
 struct Installed;
@@ -347,6 +352,34 @@ fn removing_gives_back_what_the_allocator_has_set_apart() {
     assert_eq!(left, "0");
     let kept = fs::read_to_string(ALLOCATOR_YAML).expect("the configuration stays");
     assert_eq!(kept, configuration);
+}
+
+#[test]
+fn the_proxys_service_has_in_its_sandbox_what_it_needs() {
+    const PROXY: &str = "nitro-enclaves-vsock-proxy.service";
+    let _installed = Installed::now();
+    assert_eq!(state(PROXY), "inactive");
+    let targets = "targets:\n\
+        - {local_port: 800, remote_addr: kms.us-east-1.amazonaws.com, remote_port: 443}\n\
+        - {inbound: '127.0.0.1:843', enclave_cid: 16, enclave_port: 443}\n";
+    fs::write("/etc/nitro_enclaves/vsock-proxy-targets.yaml", targets).expect("configure");
+
+    let _ = systemctl(&["start", PROXY]).succeeded();
+
+    let mut client = poll::until("the proxy to listen", || TcpStream::connect("127.0.0.1:843").ok());
+    client.set_read_timeout(Some(poll::LIMIT)).expect("a limit");
+    // There is no such enclave.
+    assert_eq!(client.read(&mut [0]).expect("an end"), 0);
+    let taken = VsockListener::bind_with_cid_port(VMADDR_CID_ANY, 800).expect_err("the proxy has the port");
+    assert_eq!(taken.kind(), ErrorKind::AddrInUse);
+    let _ = systemctl(&["kill", "--kill-whom", "main", "--signal", "USR1", PROXY]).succeeded();
+    poll::until("counters in the journal", || {
+        let journal = run(Command::new("journalctl").args(["--no-pager", "--unit", PROXY])).stdout;
+        journal.contains("accepted=1 open=0 failed=1").then_some(())
+    });
+    assert_eq!(state(PROXY), "active");
+    remove();
+    assert_eq!(state(PROXY), "inactive");
 }
 
 #[test]

@@ -12,9 +12,8 @@ use std::time::{Duration, Instant};
 
 use end_to_end_tests::guest::port;
 use end_to_end_tests::stream::{self, Sum};
-use end_to_end_tests::usage::Usage;
 use end_to_end_tests::vsock_socket::connect;
-use end_to_end_tests::{Enclave, Host, Launch, World, eifs};
+use end_to_end_tests::{Enclave, Holdings, Host, Launch, World, eifs};
 
 const GIB: u64 = 1 << 30;
 
@@ -50,36 +49,36 @@ fn ten_gibibytes(backend: &str) {
     writeln!(unread, "9 {GIB}").expect("ask for data");
 
     let start = Instant::now();
-    let usages = thread::scope(|scope| {
+    let watched = thread::scope(|scope| {
         let exchange = scope.spawn(|| {
             let streams = stream::open(CONNECTIONS, || connect(&enclave, port::ECHO)).expect("connect");
             stream::exchange_at_once(streams, 1, EACH_WAY / CONNECTIONS)
         });
-        let mut usages = vec![enclave.usage()];
+        let mut watched = vec![enclave.holdings()];
         while !exchange.is_finished() {
             thread::sleep(INTERVAL);
-            usages.push(enclave.usage());
+            watched.push(enclave.holdings());
         }
         exchange.join().expect("no panic").expect("the same back");
-        usages
+        watched
     });
     let seconds = start.elapsed().as_secs();
     assert_eq!(
         stream::receive(&mut unread).expect("receive"),
         Sum::of_pattern(9, GIB)
     );
-    check(&enclave, backend, seconds, &usages);
+    check(&enclave, backend, seconds, &watched);
     enclave.terminate();
 }
 
-fn check(enclave: &Enclave, backend: &str, seconds: u64, usages: &[Usage]) {
-    let memory = || usages.iter().map(|usage| usage.anonymous_kib);
+fn check(enclave: &Enclave, backend: &str, seconds: u64, watched: &[Holdings]) {
+    let memory = || watched.iter().map(|holdings| holdings.private_kib);
     let (least, most) = (memory().min().unwrap_or(0), memory().max().unwrap_or(0));
-    let after = enclave.usage();
+    let after = enclave.holdings();
     println!(
         "{backend}: {EACH_WAY} bytes each way in {seconds} s; VMM between {least} and {most} KiB, then {} KiB, {} descriptors",
-        after.anonymous_kib, after.descriptors
+        after.private_kib, after.descriptors
     );
-    assert!(most <= least + ROOM, "{usages:?}");
-    assert!(after.anonymous_kib <= least + ROOM, "{after:?}");
+    assert!(most <= least + ROOM, "{watched:?}");
+    assert!(after.private_kib <= least + ROOM, "{after:?}");
 }

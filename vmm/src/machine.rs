@@ -19,7 +19,7 @@ use std::{
 use api::vmm::{Event, ExitReason, Instruction, VsockBackend};
 use event_manager::{EventManager, EventOps, Events, MutEventSubscriber, SubscriberOps};
 use kvm_ioctls::{IoEventAddress, Kvm, VcpuFd, VmFd};
-use virtio::MmioTransport;
+use virtio::{InterruptLine, MmioTransport};
 use virtio_bindings::virtio_mmio::VIRTIO_MMIO_STATUS;
 use vm_memory::GuestMemoryMmap;
 use vmm_sys_util::{
@@ -85,6 +85,7 @@ pub fn run(control: &Control<'_>, verdict: Verdict) -> Result<ExitReason, Launch
     } = launch;
     let kvm = kvm_from(kvm);
     let vm = kvm.create_vm().map_err(BootError::kvm("KVM_CREATE_VM"))?;
+    let vm = Arc::new(vm);
     arch::create_interrupt_controllers(&vm)?;
     let memory = memory::map(&spec.memory, files)?;
     memory::register(&vm, &memory)?;
@@ -109,7 +110,7 @@ pub fn run(control: &Control<'_>, verdict: Verdict) -> Result<ExitReason, Launch
     };
     let (buses, workers) = machine.attach_devices(vsock, nsm_listener, &console, &end)?;
     let vcpus = boot_vcpus(&kvm, &vm, &memory, &loaded, &spec)?;
-    let mut events = event_loop(workers, control, &end)?;
+    let mut events = event_loop(workers.event_loop, control, &end)?;
     if loaded.signature.is_some() {
         control.wait_for_acceptance()?;
     }
@@ -119,10 +120,16 @@ pub fn run(control: &Control<'_>, verdict: Verdict) -> Result<ExitReason, Launch
         cpu_ids: &spec.cpu_ids,
         group: vcpu_group.map(|group| Arc::new(File::from(group))),
     };
+    let unix_sockets = spec.vsock == VsockBackend::Unix;
+    start_vsock(
+        workers.vsock,
+        Filter::of(Class::Vsock { unix_sockets }, verdict)?,
+        &end,
+    )
+    .map_err(LaunchError::system("starting the vsock device's thread"))?;
     let threads = VcpuThreads::start(vcpus, &place, &filter, &Arc::new(buses), &end)
         .map_err(LaunchError::system("starting vCPU threads"))?;
-    let unix_sockets = spec.vsock == VsockBackend::Unix;
-    Filter::of(Class::Devices { unix_sockets }, verdict)?.install()?;
+    Filter::of(Class::Devices, verdict)?.install()?;
     let tick = if spec.debug_mode {
         CONSOLE_FLUSH
     } else {
@@ -135,7 +142,15 @@ pub fn run(control: &Control<'_>, verdict: Verdict) -> Result<ExitReason, Launch
 
 /// The half of a device that the event loop runs.
 type Worker = Box<dyn MutEventSubscriber>;
-type Workers = Vec<Worker>;
+
+/// The half of a device that has a thread of its own, which returns only if it fails.
+type OwnThread = Box<dyn FnOnce() -> io::Error + Send>;
+
+/// What has to run for the devices of a machine to work.
+struct Workers {
+    event_loop: Vec<Worker>,
+    vsock: OwnThread,
+}
 
 /// What the daemon has given for the guest's vsock.
 struct VsockEnd {
@@ -148,7 +163,7 @@ struct VsockEnd {
 /// What devices are attached to.
 #[derive(Clone, Copy)]
 struct Machine<'a> {
-    vm: &'a VmFd,
+    vm: &'a Arc<VmFd>,
     memory: &'a Arc<GuestMemoryMmap>,
 }
 
@@ -181,10 +196,14 @@ impl Machine<'_> {
         let vsock = self.attach_vsock(&mut buses.mmio, vsock)?;
         let (device, nsm) = nsm::open(nsm_listener).map_err(LaunchError::system("opening the NSM device"))?;
         self.attach_virtio(&mut buses.mmio, device, layout::NSM_WINDOW, layout::NSM_IRQ)?;
-        Ok((buses, vec![vsock, Box::new(nsm), Box::new(serial)]))
+        let workers = Workers {
+            event_loop: vec![Box::new(nsm), Box::new(serial)],
+            vsock,
+        };
+        Ok((buses, workers))
     }
 
-    fn attach_vsock(self, mmio: &mut Bus, end: VsockEnd) -> Result<Worker, LaunchError> {
+    fn attach_vsock(self, mmio: &mut Bus, end: VsockEnd) -> Result<OwnThread, LaunchError> {
         match end.backend {
             VsockBackend::Unix => {
                 let halves = unix::open(UnixVsockConfig {
@@ -194,13 +213,13 @@ impl Machine<'_> {
                 });
                 let (device, worker) = halves.map_err(LaunchError::system("opening the vsock device"))?;
                 self.attach_virtio(mmio, device, layout::VSOCK_WINDOW, layout::VSOCK_IRQ)?;
-                Ok(Box::new(worker))
+                Ok(Box::new(move || worker.serve()))
             }
             VsockBackend::Kernel => {
                 let halves = kernel::open(end.guest_cid, File::from(end.descriptor), self.memory);
                 let (device, worker) = halves.map_err(LaunchError::vhost(end.guest_cid))?;
                 self.attach_virtio(mmio, device, layout::VSOCK_WINDOW, layout::VSOCK_IRQ)?;
-                Ok(Box::new(worker))
+                Ok(Box::new(move || worker.serve()))
             }
         }
     }
@@ -213,8 +232,11 @@ impl Machine<'_> {
         window: Range<u64>,
         interrupt: u32,
     ) -> Result<(), LaunchError> {
-        let irqfd = interrupt_line(self.vm, interrupt)?;
-        let transport = MmioTransport::new(device, self.memory.clone(), irqfd)
+        let line = Line {
+            vm: Arc::clone(self.vm),
+            number: interrupt,
+        };
+        let transport = MmioTransport::new(device, self.memory.clone(), line)
             .map_err(io::Error::other)
             .map_err(LaunchError::system("creating a virtio transport"))?;
         for (queue, doorbell) in transport.doorbells() {
@@ -256,6 +278,25 @@ impl<D: virtio::VirtioDevice> BusDevice for VirtioWindow<D> {
     }
 }
 
+/// A line of the interrupt controllers that is raised at once.
+///
+/// An eventfd (irqfd) would be raised by a worker of the kernel's: lines that go through the I/O APIC cannot be from where it is
+/// written (`kvm_arch_set_irq_inatomic` in arch/x86/kvm/irq_comm.c). That costs two switches between threads for each interrupt, two
+/// system calls more cost less.
+struct Line {
+    vm: Arc<VmFd>,
+    number: u32,
+}
+
+impl InterruptLine for Line {
+    fn pulse(&self) {
+        for level in [true, false] {
+            // Fails only for a number that there is not.
+            let _ = self.vm.set_irq_line(self.number, level);
+        }
+    }
+}
+
 /// An eventfd that raises `line` of the interrupt controllers.
 fn interrupt_line(vm: &VmFd, line: u32) -> Result<EventFd, LaunchError> {
     let event = EventFd::new(EFD_NONBLOCK).map_err(LaunchError::system("creating an eventfd"))?;
@@ -293,7 +334,7 @@ type EventLoop<'a> = EventManager<Box<dyn MutEventSubscriber + 'a>>;
 
 /// The event loop of the main thread: devices, the end of the guest, the daemon.
 fn event_loop<'a>(
-    workers: Workers,
+    workers: Vec<Worker>,
     control: &'a Control<'_>,
     end: &EndReporter,
 ) -> Result<EventLoop<'a>, LaunchError> {
@@ -313,6 +354,23 @@ fn event_loop<'a>(
         wake: end.wake.clone(),
     }));
     Ok(events)
+}
+
+/// The thread that serves the vsock device, held by `filter`.
+fn start_vsock(worker: OwnThread, filter: Filter, end: &EndReporter) -> io::Result<()> {
+    let end = end.clone();
+    let body = move || {
+        let why = match filter.install() {
+            Ok(()) => format!("the vsock device cannot wait: {}", worker()),
+            Err(error) => log::chain(&error),
+        };
+        end.report(ExitReason::Crashed(why));
+    };
+    // It ends with the process.
+    std::thread::Builder::new()
+        .name("vsock".to_owned())
+        .spawn(body)
+        .map(drop)
 }
 
 /// Serves events until a reason to end arrives.

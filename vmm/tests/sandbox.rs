@@ -19,11 +19,12 @@ use libc::c_long;
 /// `CLASS ATTEMPT` of the process that is to try.
 const ATTEMPT: &str = "SANDBOX_ATTEMPT";
 
-const CLASSES: [(&str, Class); 4] = [
+const CLASSES: [(&str, Class); 5] = [
     ("boot", Class::Boot),
     ("vcpu", Class::Vcpu),
-    ("devices", Class::Devices { unix_sockets: false }),
-    ("devices-unix", Class::Devices { unix_sockets: true }),
+    ("vsock", Class::Vsock { unix_sockets: false }),
+    ("vsock-unix", Class::Vsock { unix_sockets: true }),
+    ("devices", Class::Devices),
 ];
 
 /// A system call with its arguments.
@@ -118,7 +119,7 @@ fn attempts() -> Vec<Attempt> {
         ),
         allowed(
             attempt("connect to a Unix socket", SYS_connect, [NO_FILE, 0, 0, 0, 0, 0]),
-            &["boot", "devices-unix"],
+            &["boot", "vsock-unix"],
         ),
         attempt("listen", SYS_listen, [NO_FILE, 0, 0, 0, 0, 0]),
         attempt("bind", SYS_bind, [NO_FILE, 0, 0, 0, 0, 0]),

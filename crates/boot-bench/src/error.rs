@@ -36,7 +36,10 @@ pub(crate) enum Error {
     /// The EIF could not be read.
     #[error("cannot read the enclave's image")]
     Eif(#[from] eif::EifError),
-    /// The VMM ended or said that it failed.
+    /// The VMM does not run.
+    #[error(transparent)]
+    Launch(#[from] bench::Error),
+    /// The VMM did something that it should not.
     #[error("the VMM could not start the enclave: {0}")]
     Vmm(String),
     /// The guest did not come as far as it should.

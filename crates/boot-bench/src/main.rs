@@ -18,12 +18,12 @@
 //!
 //! ```text
 //! guest       the enclave: a process 1 of a few instructions, its initramfs, an EIF for each kernel
-//! launcher    stands in for the daemon: guest memory, the launch message, one VMM process
+//! bench::Vmm  stands in for the daemon: guest memory, the launch message, one VMM process
 //! tracefs     which events the kernel records
 //!   │ text
 //! trace       what the records say: a Timeline, SystemCalls
 //! smaps       the private memory of a process
-//! measure     repeats all of it, into Samples with a median
+//! measure     repeats all of it, into bench::Samples with a median
 //! report      the table, beside the reference figures and the aims
 //! ```
 
@@ -32,10 +32,8 @@
 mod error;
 mod guest;
 mod hash;
-mod launcher;
 mod measure;
 mod report;
-mod samples;
 mod smaps;
 mod trace;
 mod tracefs;

@@ -2,10 +2,9 @@
 
 use std::fmt::Write as _;
 
-use crate::{
-    measure::{Figures, Plan},
-    samples::Samples,
-};
+use bench::Samples;
+
+use crate::measure::{Figures, Plan};
 
 /// One row of figures that were not measured here, as they were written down.
 struct Quoted {

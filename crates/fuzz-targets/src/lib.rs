@@ -12,6 +12,8 @@
 //! | `image-reference` | the name of an image | whoever builds |
 //! | `registry-challenge` | how a registry wants to be convinced | the registry |
 //! | `eif-signature` | the signature section of an image, and what it is made of | whoever signed it |
+//! | `vsock-device` | queues, packets and register accesses of a vsock driver | the guest |
+//! | `vsock-proxy-files` | the allowlist and the targets of vsock-proxy | an operator |
 //!
 //! `cargo xtask fuzz` runs them under libFuzzer, which keeps inputs that reach new code and mutates them further; the
 //! package `fuzz`, outside of the workspace, is what links it. The tests of this crate give each target the inputs in
@@ -34,12 +36,14 @@ mod eif_signature_section;
 mod image_source;
 mod nsm_request;
 mod registry;
+mod vsock_device;
+mod vsock_proxy_files;
 
 /// Panics if something does not hold for these bytes.
 pub type Target = fn(&[u8]);
 
 /// All targets, by name.
-pub const TARGETS: [(&str, Target); 10] = [
+pub const TARGETS: [(&str, Target); 12] = [
     ("daemon-frame", daemon_frame::check),
     ("nsm-request", nsm_request::check),
     ("attestation-document", attestation_document::check),
@@ -50,4 +54,6 @@ pub const TARGETS: [(&str, Target); 10] = [
     ("image-documents", image_source::check_documents),
     ("image-reference", registry::check_reference),
     ("registry-challenge", registry::check_challenge),
+    ("vsock-device", vsock_device::check),
+    ("vsock-proxy-files", vsock_proxy_files::check),
 ];

@@ -53,6 +53,27 @@ impl TestSigner {
     /// # Panics
     /// If the number is 0.
     pub fn numbered(number: u8, curve: Curve, not_before: &str, not_after: &str) -> Self {
+        Self::with_extensions(number, curve, [not_before, not_after], &[])
+    }
+
+    /// A TLS server of this name, whose certificate clients have as their root. It is valid from 2000 to 2100.
+    ///
+    /// # Panics
+    /// If the number is 0.
+    pub fn of_server(number: u8, name: &str) -> Self {
+        let names = der::sequence(&[&der::value(0x82, name.as_bytes())]);
+        let alternative_names = der::sequence(&[
+            &der::object_identifier(&[0x55, 0x1d, 17]),
+            &der::value(0x04, &names),
+        ]);
+        let extensions = der::value(0xa3, &der::sequence(&[&alternative_names]));
+        let validity = ["20000101000000Z", "21000101000000Z"];
+        Self::with_extensions(number, Curve::P256, validity, &extensions)
+    }
+
+    /// `extensions` is the last field of the certificate, or empty.
+    fn with_extensions(number: u8, curve: Curve, validity: [&str; 2], extensions: &[u8]) -> Self {
+        let [not_before, not_after] = validity;
         let key = Key::new(number, curve);
         let algorithm = der::sequence(&[&der::object_identifier(key.algorithm)]);
         let name = der::name(&[(6, "ZZ"), (10, "Example"), (3, &format!("signer {number}"))]);
@@ -64,6 +85,7 @@ impl TestSigner {
             &der::sequence(&[&der::time(not_before), &der::time(not_after)]),
             &name,
             &key.public,
+            extensions,
         ]);
         let signature = (key.sign)(&to_be_signed);
         let certificate_der = der::sequence(&[&to_be_signed, &algorithm, &der::bit_string(&signature)]);

@@ -6,11 +6,26 @@
 //! The driver reads InterruptStatus and writes InterruptACK on every interrupt. Both are single atomic operations here, so
 //! that a vCPU never waits for the device's thread, however busy that is.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use virtio_bindings::virtio_mmio::{VIRTIO_MMIO_INT_CONFIG, VIRTIO_MMIO_INT_VRING};
 use vmm_sys_util::eventfd::EventFd;
+
+/// An edge-triggered interrupt line of the guest.
+pub trait InterruptLine: Send + Sync + 'static {
+    /// Raises the line and lowers it again.
+    fn pulse(&self);
+}
+
+/// An eventfd that somebody raises a line for.
+impl InterruptLine for EventFd {
+    fn pulse(&self) {
+        // Refused only when its counter is full, and then the interrupt is pending anyway.
+        let _ = self.write(1);
+    }
+}
 
 /// The interrupt of one device. Clones share the line and the status.
 #[derive(Clone, Debug)]
@@ -18,7 +33,6 @@ pub struct Interrupt {
     shared: Arc<Shared>,
 }
 
-#[derive(Debug)]
 struct Shared {
     /// The InterruptStatus register.
     status: AtomicU32,
@@ -26,17 +40,17 @@ struct Shared {
     needs_reset: AtomicBool,
     /// The ConfigGeneration register.
     config_generation: AtomicU32,
-    irqfd: EventFd,
+    line: Box<dyn InterruptLine>,
 }
 
 impl Interrupt {
-    /// An interrupt that writes to `irqfd`, which the caller has given to KVM as the device's edge-triggered line.
-    pub fn new(irqfd: EventFd) -> Self {
+    /// An interrupt that is told by `line`.
+    pub fn new(line: impl InterruptLine) -> Self {
         let shared = Shared {
             status: AtomicU32::new(0),
             needs_reset: AtomicBool::new(false),
             config_generation: AtomicU32::new(0),
-            irqfd,
+            line: Box::new(line),
         };
         Self {
             shared: Arc::new(shared),
@@ -91,8 +105,16 @@ impl Interrupt {
     /// the interrupt masked is lost. Sparing the event would then leave the driver without one for ever.
     fn raise(&self, bit: u32) {
         self.shared.status.fetch_or(bit, Ordering::SeqCst);
-        // An eventfd refuses a write only when its counter is full, and then the interrupt is pending anyway.
-        let _ = self.shared.irqfd.write(1);
+        self.shared.line.pulse();
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared")
+            .field("status", &self.status)
+            .field("needs_reset", &self.needs_reset)
+            .finish_non_exhaustive()
     }
 }
 

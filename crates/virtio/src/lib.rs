@@ -10,7 +10,7 @@
 //!   registers, one 4 KiB window  ──►  MmioTransport   owns features, status, queue addresses
 //!   QueueNotify, an ioeventfd    ──►  doorbell        wakes the device's thread, no vCPU exit to the VMM
 //!   queues, in guest memory      ◄─►  ActiveQueue     owned by the running device, nobody else
-//!   interrupt, an irqfd          ◄──  Interrupt       status bit first, then the event
+//!   interrupt line               ◄──  Interrupt       status bit first, then the line
 //! ```
 //!
 //! [`MmioTransport`] is what a vCPU thread reads and writes. It walks the driver through the status machine (ACKNOWLEDGE,
@@ -35,7 +35,7 @@ mod mmio;
 mod queue;
 
 pub use device::{ActivateError, Activation, VirtioDevice};
-pub use interrupt::Interrupt;
+pub use interrupt::{Interrupt, InterruptLine};
 pub use mmio::{MmioTransport, TransportError};
 pub use queue::{Access, ActiveQueue, Chain, MalformedChain, QueueError, collect_parts};
 

@@ -1,4 +1,5 @@
-//! `cargo xtask bench nsm` is in [`nsm`], `cargo xtask bench image` in [`image`]. `cargo xtask bench boot`: how an enclave starts, measured by the program `boot-bench` inside one parent instance.
+//! `cargo xtask bench nsm` is in [`nsm`], `cargo xtask bench image` in [`image`], `cargo xtask bench vsock` in [`vsock`].
+//! `cargo xtask bench boot`: how an enclave starts, measured by the program `boot-bench` inside one parent instance.
 //!
 //! That parent has one processor and its virtual time counts instructions, so the figures repeat on a busy host; what a
 //! real processor makes of an instruction is not in them. The machine is that of the reference figures: an enclave of
@@ -6,6 +7,7 @@
 
 mod image;
 mod nsm;
+mod vsock;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -60,14 +62,17 @@ enum What {
         #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
         runs: u32,
     },
+    /// How fast an enclave's vsock is with either backend, beside vhost-vsock without us
+    Vsock(vsock::Arguments),
 }
 
 /// Measures and prints a table.
 pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<ExitCode, Error> {
-    match arguments.what {
-        What::Boot { runs } => boot(workspace, runs),
-        What::Image { runs } => image::run(workspace, runs),
-        What::Nsm { runs } => nsm::run(workspace, runs),
+    match &arguments.what {
+        What::Boot { runs } => boot(workspace, *runs),
+        What::Image { runs } => image::run(workspace, *runs),
+        What::Nsm { runs } => nsm::run(workspace, *runs),
+        What::Vsock(arguments) => vsock::run(workspace, arguments),
     }
 }
 
@@ -98,14 +103,33 @@ fn boot(workspace: &Workspace, runs: u32) -> Result<ExitCode, Error> {
 }
 
 fn built(workspace: &Workspace) -> Result<PathBuf, Error> {
+    let [bench] = programs_of(workspace, BENCH, [BENCH])?;
+    Ok(bench)
+}
+
+/// Builds the programs of these names, of a package and of our own, and nothing else. What they share has the features that
+/// all of our programs together ask for: so it is built once, whoever builds.
+fn programs_of<const N: usize>(
+    workspace: &Workspace,
+    package: &str,
+    names: [&str; N],
+) -> Result<[PathBuf; N], Error> {
     let mut build = cargo::cargo(workspace, "build");
-    cargo::release_static(&mut build)
-        .args(["--message-format", "json-render-diagnostics"])
-        .args(["--package", BENCH]);
-    let messages = process::captured(&mut build, &workspace.log(BENCH))?;
-    cargo::executables(&messages)
-        .into_iter()
-        .find(|executable| executable.kind == "bin" && executable.name == BENCH)
-        .map(|executable| executable.path)
-        .ok_or_else(|| Error::NotBuilt(BENCH.into()))
+    cargo::release_static(&mut build).args(["--message-format", "json-render-diagnostics"]);
+    for package in programs::PACKAGES.into_iter().chain([package]) {
+        build.args(["--package", package]);
+    }
+    for name in names {
+        build.args(["--bin", name]);
+    }
+    let messages = process::captured(&mut build, &workspace.log(package))?;
+    let executables = cargo::executables(&messages);
+    let mut paths = [const { PathBuf::new() }; N];
+    for (path, name) in paths.iter_mut().zip(names) {
+        let built = executables
+            .iter()
+            .find(|executable| executable.kind == "bin" && executable.name == name);
+        *path = built.ok_or_else(|| Error::NotBuilt(name.into()))?.path.clone();
+    }
+    Ok(paths)
 }

@@ -239,6 +239,7 @@ mod tests {
                 enclave_vmm: program(),
                 allocator: program(),
                 nitro_cli: self.path("nitro-cli"),
+                vsock_proxy: program(),
                 init: program(),
                 attest: program(),
                 attest_client: program(),

@@ -43,6 +43,7 @@ mod suites;
 mod test;
 mod totals;
 mod verifiers;
+mod vsock_tools;
 mod workspace;
 
 use std::error::Error as _;
@@ -73,7 +74,7 @@ enum Command {
     ///
     /// The command starts in /root, where hello.eif and attest.eif are. Its arguments arrive as they are: for a pipeline, run `sh -c`. Its
     /// standard input is empty; standard output, standard error and exit status are passed on. busybox, enclaved,
-    /// enclave-vmm, nitro-enclaves-allocator, nitro-cli and the example attest-client are in PATH, and the daemon runs unless --no-daemon is given; its
+    /// enclave-vmm, nitro-enclaves-allocator, nitro-cli, vsock-proxy and the example attest-client are in PATH, and the daemon runs unless --no-daemon is given; its
     /// log is /var/log/enclaved.log. Without a command, a shell uses this terminal. With --systemd nothing of this is
     /// installed but attest-client, and the package that installs it is in /root.
     Parent(parent::Arguments),

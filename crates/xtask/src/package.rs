@@ -35,7 +35,7 @@ pub(crate) const STEP: &str = "Debian package";
 const SOURCE_DATE_EPOCH: &str = "1704067200";
 
 /// Text files: name below `dist`, path in the package.
-const FILES: [(&str, &str); 7] = [
+const FILES: [(&str, &str); 10] = [
     ("allocator.yaml", "etc/nitro_enclaves/allocator.yaml"),
     (
         "ci/boot-image.sh",
@@ -48,6 +48,15 @@ const FILES: [(&str, &str); 7] = [
     (
         "nitro-enclaves-allocator.service",
         "lib/systemd/system/nitro-enclaves-allocator.service",
+    ),
+    (
+        "nitro-enclaves-vsock-proxy.service",
+        "lib/systemd/system/nitro-enclaves-vsock-proxy.service",
+    ),
+    ("vsock-proxy.yaml", "etc/nitro_enclaves/vsock-proxy.yaml"),
+    (
+        "vsock-proxy-targets.yaml",
+        "etc/nitro_enclaves/vsock-proxy-targets.yaml",
     ),
 ];
 
@@ -185,7 +194,9 @@ impl<'a> Stage<'a> {
         let path = |name: &str| Path::new(DOCUMENTATION).join(name);
         let source = |name: &str| self.workspace.file(name);
         self.copy(&source("dist/debian/copyright"), &path("copyright"), 0o644)?;
-        self.copy(&source("docs/operating.md"), &path("operating.md"), 0o644)?;
+        for name in ["operating.md", "vsock.md"] {
+            self.copy(&source("docs").join(name), &path(name), 0o644)?;
+        }
         self.copy(&source("CHANGELOG.md"), &path("changelog"), 0o644)?;
         self.write(&path("changelog.Debian"), &self.debian_changelog()?, 0o644)?;
         let mut gzip = tool("gzip");

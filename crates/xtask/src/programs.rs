@@ -8,7 +8,14 @@ use crate::process;
 use crate::workspace::Workspace;
 
 /// The packages that make an installation, and that of an example.
-const PACKAGES: [&str; 5] = ["enclaved", "enclave-vmm", "guest-init", "nitro-cli", "attest"];
+pub(crate) const PACKAGES: [&str; 6] = [
+    "enclaved",
+    "enclave-vmm",
+    "guest-init",
+    "nitro-cli",
+    "vsock-proxy",
+    "attest",
+];
 
 /// Paths of the built programs.
 #[derive(Debug)]
@@ -17,6 +24,7 @@ pub(crate) struct Programs {
     pub(crate) enclave_vmm: PathBuf,
     pub(crate) allocator: PathBuf,
     pub(crate) nitro_cli: PathBuf,
+    pub(crate) vsock_proxy: PathBuf,
     /// Process 1 of an enclave.
     pub(crate) init: PathBuf,
     /// The application of the example enclave `attest.eif`.
@@ -27,12 +35,13 @@ pub(crate) struct Programs {
 
 impl Programs {
     /// What is installed on a parent. Examples are not.
-    pub(crate) fn of_the_parent(&self) -> [&Path; 4] {
+    pub(crate) fn of_the_parent(&self) -> [&Path; 5] {
         [
             &self.enclaved,
             &self.enclave_vmm,
             &self.allocator,
             &self.nitro_cli,
+            &self.vsock_proxy,
         ]
     }
 }
@@ -51,6 +60,7 @@ pub(crate) fn built(workspace: &Workspace) -> Result<Programs, Error> {
         enclave_vmm: find(&executables, "enclave-vmm")?,
         allocator: find(&executables, "nitro-enclaves-allocator")?,
         nitro_cli: find(&executables, "nitro-cli")?,
+        vsock_proxy: find(&executables, "vsock-proxy")?,
         init: find(&executables, "init")?,
         attest: find(&executables, "attest")?,
         attest_client: find(&executables, "attest-client")?,

@@ -10,9 +10,10 @@
 //! One that takes long has the line `// only when named` as well, and does not run with the others.
 //!
 //! Without a line `// parent:` it gets the parent that `cargo xtask parent` makes without options. Beside what every parent has,
-//! `/opt/enclaved` holds the package's binaries, which run inside enclaves, in `guest`, the enclave kernel as an ELF file,
-//! `vmlinux`, and AWS's `eif_build` in `oracle`; that one is linked dynamically and needs the packages `libssl3` and
-//! `libgcc-s1`. Where systemd runs, `packages` holds the Debian packages of two versions of enclaved. The suite `nsm` has a
+//! `/opt/enclaved` holds the package's binaries, which run inside enclaves, and the kernel of `hostile-guest` in `guest`, the
+//! enclave kernel as an ELF file, `vmlinux`, the kernel's programs for testing vsock in `vsock-tools`, and AWS's `eif_build` in
+//! `oracle`; that one is linked dynamically and needs the packages `libssl3` and `libgcc-s1`. Where systemd runs, `packages` holds
+//! the Debian packages of two versions of enclaved. The suite `nsm` has a
 //! directory of the host at `/share`, for documents that [`verifiers`](crate::verifiers) are asked about.
 
 use std::fs;
@@ -35,12 +36,16 @@ use crate::workspace::Workspace;
 /// The package that the suites are in.
 pub(crate) const PACKAGE: &str = "end-to-end-tests";
 
-/// Where a suite, the guests' applications, the kernel in its other form, AWS's `eif_build` and enclaved's
-/// packages are in the parent.
+/// The package with the kernel that attacks the machine it runs on.
+const HOSTILE_GUEST: &str = "hostile-guest";
+
+/// Where a suite, the guests' applications, the kernel in its other form, AWS's `eif_build`, the kernel's programs for testing
+/// vsock and enclaved's packages are in the parent.
 const SUITES: &str = "/opt/enclaved/suites";
 const GUESTS: &str = "/opt/enclaved/guest";
 const VMLINUX: &str = "/opt/enclaved/vmlinux";
 const ORACLE: &str = "/opt/enclaved/oracle";
+const VSOCK_TOOLS: &str = "/opt/enclaved/vsock-tools";
 const PACKAGES: &str = "/opt/enclaved/packages";
 
 /// What is built of the package.
@@ -48,7 +53,7 @@ const PACKAGES: &str = "/opt/enclaved/packages";
 pub(crate) struct Suites {
     /// Test executables, by name.
     pub(crate) suites: Vec<Suite>,
-    /// Applications for enclaves.
+    /// Applications for enclaves, and a kernel that is none of ours.
     pub(crate) guests: Vec<PathBuf>,
 }
 
@@ -69,6 +74,8 @@ pub(crate) struct Extras<'a> {
     pub(crate) vmlinux: &'a Path,
     /// AWS's `eif_build`.
     pub(crate) oracle: &'a Path,
+    /// The kernel's programs for testing vsock.
+    pub(crate) vsock_tools: &'a [PathBuf],
     /// Debian packages of enclaved.
     pub(crate) packages: &'a [PathBuf],
 }
@@ -97,12 +104,25 @@ pub(crate) fn built(workspace: &Workspace) -> Result<Suites, Error> {
         .iter()
         .filter(|executable| executable.kind == "bin" && !executable.is_test);
     let guests: Result<_, _> = guests
+        .chain(&hostile_guest(workspace)?)
         .map(|executable| stripped(workspace, &executable.path))
         .collect();
     Ok(Suites {
         suites,
         guests: guests?,
     })
+}
+
+/// Builds it for the address that it is loaded at.
+fn hostile_guest(workspace: &Workspace) -> Result<Vec<Executable>, Error> {
+    let mut build = cargo::cargo(workspace, "rustc");
+    cargo::release_static(&mut build)
+        .args(["--message-format", "json-render-diagnostics"])
+        .args(["--package", HOSTILE_GUEST, "--bin", HOSTILE_GUEST])
+        .args(["--features", "kernel"])
+        .args(["--", "-C", "relocation-model=static"]);
+    let messages = process::captured(&mut build, &workspace.log(HOSTILE_GUEST))?;
+    Ok(cargo::executables(&messages))
 }
 
 /// The application without debugging information, in a file of the same name.
@@ -146,6 +166,10 @@ impl Suite {
         config
             .files
             .push(file(extras.oracle, &below(ORACLE, extras.oracle)));
+        let vsock_tools = extras.vsock_tools.iter();
+        config
+            .files
+            .extend(vsock_tools.map(|host| file(host, &below(VSOCK_TOOLS, host))));
         let packages = extras.packages.iter();
         config
             .files

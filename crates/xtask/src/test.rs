@@ -17,10 +17,10 @@ use crate::steps::Steps;
 use crate::suites::{self, Extras, Suite, Suites};
 use crate::verifiers::{self, Verifiers};
 use crate::workspace::Workspace;
-use crate::{apt, dependencies, host, lint, oracle, package, process};
+use crate::{apt, dependencies, host, lint, oracle, package, process, vsock_tools};
 
 /// Steps of [`prepare`], and of the end-to-end tests.
-const END_TO_END_STEPS: usize = installation::STEPS + 5;
+const END_TO_END_STEPS: usize = installation::STEPS + 6;
 
 /// Steps before and between: formatting, lints, documentation, dependencies, unit tests, tests with `/dev/kvm`, tests with
 /// tools.
@@ -52,6 +52,7 @@ struct Tools {
     parent_kernel: Kernel,
     oracle: PathBuf,
     verifiers: Verifiers,
+    vsock: Vec<PathBuf>,
 }
 
 /// Runs all stages, or the suites that were named.
@@ -111,11 +112,13 @@ fn prepare(workspace: &Workspace, steps: &mut Steps) -> Result<Tools, Error> {
         oracle::installed(workspace)
     })?;
     let verifiers = steps.quiet(verifiers::STEP, || verifiers::installed(workspace))?;
+    let vsock = steps.quiet(vsock_tools::STEP, || vsock_tools::built(workspace))?;
     Ok(Tools {
         installation,
         parent_kernel,
         oracle,
         verifiers,
+        vsock,
     })
 }
 
@@ -272,6 +275,7 @@ fn run_suite(
         guests,
         vmlinux: &tools.installation.kernel.vmlinux(),
         oracle: &tools.oracle,
+        vsock_tools: &tools.vsock,
         packages: &packages,
     };
     suite.place(&mut config, &extras);

@@ -7,14 +7,14 @@
 use std::io::{self, Write};
 use std::thread;
 
+use end_to_end_tests::descriptors;
 use end_to_end_tests::guest::{self, Address, Order, port};
 use end_to_end_tests::stream::{self, Stream};
-use end_to_end_tests::usage::allow_many_descriptors;
 use end_to_end_tests::vsock_socket::read_line;
 use vsock::{VMADDR_CID_ANY, VsockListener, VsockStream};
 
 fn main() -> io::Result<()> {
-    allow_many_descriptors();
+    descriptors::raise_limit()?;
     let late = listen(port::LATE)?;
     thread::spawn(move || {
         loop {

@@ -9,9 +9,8 @@ use std::thread;
 
 use end_to_end_tests::guest::{Address, FLOOD, Order, port};
 use end_to_end_tests::stream::{self, Stream, Sum};
-use end_to_end_tests::usage::{Usage, allow_many_descriptors};
 use end_to_end_tests::vsock_socket::{PortListener, connect, order, read_line};
-use end_to_end_tests::{Enclave, Host, Launch, World, eifs, poll};
+use end_to_end_tests::{Enclave, Holdings, Host, Launch, World, descriptors, eifs, poll};
 
 pub(crate) const MIB: u64 = 1 << 20;
 
@@ -254,7 +253,7 @@ fn a_connection_that_the_parent_drops_in_the_middle_frees_the_enclaves_end() {
 
 /// 1,000 into the enclave, open at once, while another 1,000 come out of it, open at once; each is used. The VMM with at least the
 /// former.
-fn use_two_thousand_connections(enclave: &Enclave, listener: &PortListener, port: u32) -> Usage {
+fn use_two_thousand_connections(enclave: &Enclave, listener: &PortListener, port: u32) -> Holdings {
     const EACH_WAY: u64 = 1000;
     listener.echo_in_background(EACH_WAY).expect("echo");
     thread::scope(|scope| {
@@ -275,14 +274,14 @@ fn use_two_thousand_connections(enclave: &Enclave, listener: &PortListener, port
             assert_eq!(echo, [7; 1 << 10]);
         }
         assert_eq!(out.join().expect("no panic").expect("an answer"), "exchanged");
-        enclave.usage()
+        enclave.holdings()
     })
 }
 
 #[test]
 fn two_thousand_connections_leave_a_vmm_no_larger() {
     const PORT: u32 = 6010;
-    allow_many_descriptors();
+    descriptors::raise_limit().expect("more descriptors");
     let host = super::host();
     let _world = World::enter();
     let enclave = Launch::of(eifs::of_application("vsock-echo", &[]))
@@ -292,17 +291,17 @@ fn two_thousand_connections_leave_a_vmm_no_larger() {
         .run(&host);
     enclave.console().wait_for("vsock-echo: ready");
     let listener = PortListener::bind(&enclave, PORT).expect("listen for the enclave");
-    let before = enclave.usage();
+    let before = enclave.holdings();
     // What the allocator keeps, and the tables of the device, have their size after the first time.
     let during = use_two_thousand_connections(&enclave, &listener, PORT);
     let settled = poll::until("the connections' end", || {
-        let usage = enclave.usage();
-        (usage.descriptors == before.descriptors).then_some(usage)
+        let holdings = enclave.holdings();
+        (holdings.descriptors == before.descriptors).then_some(holdings)
     });
     use_two_thousand_connections(&enclave, &listener, PORT);
     let after = poll::until("the connections' end", || {
-        let usage = enclave.usage();
-        (usage.descriptors == before.descriptors).then_some(usage)
+        let holdings = enclave.holdings();
+        (holdings.descriptors == before.descriptors).then_some(holdings)
     });
     println!(
         "before {before:?}, with 2,000 connections {during:?}, after them {settled:?}, after as many again {after:?}"
@@ -310,11 +309,11 @@ fn two_thousand_connections_leave_a_vmm_no_larger() {
     assert_eq!(after.threads, before.threads);
     let room = 512;
     assert!(
-        after.anonymous_kib <= settled.anonymous_kib + room,
+        after.private_kib <= settled.private_kib + room,
         "{settled:?} {after:?}"
     );
     assert!(
-        during.anonymous_kib <= before.anonymous_kib + (16 << 10),
+        during.private_kib <= before.private_kib + (16 << 10),
         "{before:?} {during:?}"
     );
     assert!(stream::exchange(connect(&enclave, port::ECHO).expect("connect"), 1, MIB).is_ok());

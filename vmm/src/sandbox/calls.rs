@@ -95,21 +95,31 @@ const VCPU: &[Rule] = &[
     ioctl(ioctls::VHOST_VSOCK_SET_RUNNING),
     any(libc::SYS_eventfd2),
     any(libc::SYS_timerfd_create),
+    // A device that cannot be activated says so.
+    ioctl(ioctls::KVM_IRQ_LINE),
 ];
 
-/// Devices are served, and vCPUs interrupted.
-const DEVICES: &[Rule] = &[
+/// What serves a device: waits, and interrupts the guest.
+const DEVICE: &[Rule] = &[
     any(libc::SYS_epoll_wait),
     any(libc::SYS_timerfd_settime),
+    ioctl(ioctls::KVM_IRQ_LINE),
+];
+
+/// The vsock device is served: with the kernel's vsock, the kernel moves the bytes.
+const VSOCK: &[Rule] = &[
+    // A device that fails is stopped here.
+    ioctl(ioctls::VHOST_VSOCK_SET_RUNNING),
+];
+
+/// Bytes through sockets that are there, or that come to a listener.
+const SOCKETS: &[Rule] = &[
     any(libc::SYS_accept4),
     any(libc::SYS_recvfrom),
     any(libc::SYS_recvmsg),
     any(libc::SYS_sendto),
     any(libc::SYS_sendmsg),
     any(libc::SYS_shutdown),
-    // A device that fails is stopped here.
-    ioctl(ioctls::VHOST_VSOCK_SET_RUNNING),
-    any(libc::SYS_getpid),
 ];
 
 /// The guest's connections become connections to Unix sockets. Which can be reached is a matter of the process's user.
@@ -117,6 +127,9 @@ const UNIX_SOCKETS: &[Rule] = &[
     equal(libc::SYS_socket, 0, libc::AF_UNIX.cast_unsigned()),
     any(libc::SYS_connect),
 ];
+
+/// vCPUs are interrupted by a signal, as [`of`] says, to threads of this process.
+const SIGNALS: &[Rule] = &[any(libc::SYS_getpid)];
 
 /// The image is read, the machine made, its threads started.
 const BOOT: &[Rule] = &[
@@ -167,14 +180,14 @@ const BOOT: &[Rule] = &[
 /// All rules of a class.
 pub fn of(class: Class) -> Vec<Rule> {
     let parts: &[&[Rule]] = match class {
-        Class::Boot => &[EVERY, VCPU, DEVICES, UNIX_SOCKETS, BOOT],
+        Class::Boot => &[EVERY, VCPU, DEVICE, VSOCK, SOCKETS, UNIX_SOCKETS, SIGNALS, BOOT],
         Class::Vcpu => &[EVERY, VCPU],
-        Class::Devices { unix_sockets: true } => &[EVERY, DEVICES, UNIX_SOCKETS],
-        Class::Devices { unix_sockets: false } => &[EVERY, DEVICES],
+        Class::Vsock { unix_sockets: true } => &[EVERY, DEVICE, VSOCK, SOCKETS, UNIX_SOCKETS],
+        Class::Vsock { unix_sockets: false } => &[EVERY, DEVICE, VSOCK],
+        Class::Devices => &[EVERY, DEVICE, SOCKETS, SIGNALS],
     };
     let mut rules = parts.concat();
-    if class != Class::Vcpu {
-        // vCPUs are interrupted by a signal: to threads of this process.
+    if [Class::Boot, Class::Devices].contains(&class) {
         rules.push(equal(libc::SYS_tgkill, 0, std::process::id()));
     }
     rules

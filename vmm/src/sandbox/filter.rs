@@ -90,8 +90,9 @@ mod tests {
         for class in [
             Class::Boot,
             Class::Vcpu,
-            Class::Devices { unix_sockets: true },
-            Class::Devices { unix_sockets: false },
+            Class::Vsock { unix_sockets: true },
+            Class::Vsock { unix_sockets: false },
+            Class::Devices,
         ] {
             assert!(Filter::of(class, Verdict::End).is_ok(), "{class:?}");
         }

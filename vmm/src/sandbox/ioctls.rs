@@ -8,6 +8,7 @@ pub(super) const KVM_CREATE_VCPU: u32 = 0xae41;
 pub(super) const KVM_SET_USER_MEMORY_REGION: u32 = 0x4020_ae46;
 pub(super) const KVM_SET_TSS_ADDR: u32 = 0xae47;
 pub(super) const KVM_CREATE_IRQCHIP: u32 = 0xae60;
+pub(super) const KVM_IRQ_LINE: u32 = 0x4008_ae61;
 pub(super) const KVM_IRQFD: u32 = 0x4020_ae76;
 pub(super) const KVM_CREATE_PIT2: u32 = 0x4040_ae77;
 pub(super) const KVM_IOEVENTFD: u32 = 0x4040_ae79;

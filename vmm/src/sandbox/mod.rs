@@ -8,6 +8,7 @@
 //!   class      threads                                   from when on
 //!   Boot       the only thread                           before anything of the daemon or of the image is read
 //!   Vcpu       one for each vCPU                         before the guest's first instruction
+//!   Vsock      the one of the vsock device               before the guest's first instruction
 //!   Devices    the one that served the boot              before the guest's first instruction
 //! ```
 //!
@@ -25,9 +26,11 @@ pub enum Class {
     Boot,
     /// Runs a vCPU, and activates and resets devices for it.
     Vcpu,
-    /// Serves the devices.
-    Devices {
+    /// Serves the vsock device.
+    Vsock {
         /// Whether the guest's connections become connections to Unix sockets.
         unix_sockets: bool,
     },
+    /// Serves the other devices, and interrupts vCPUs.
+    Devices,
 }

@@ -1,7 +1,8 @@
 //! The two halves of a vsock device, whatever backend is behind it.
 //!
-//! [`Vsock`] is activated and reset by its transport on vCPU threads, [`VsockWorker`] takes the *turns* on the VMM's device
-//! thread: something that the backend waits for wakes it, and it does what there is to do, within bounds and without waiting.
+//! [`Vsock`] is activated and reset by its transport on vCPU threads, [`VsockWorker`] takes the *turns* on a thread of its own:
+//! something that the backend waits for wakes it, and it does what there is to do, within bounds and without waiting. So however
+//! much comes and goes, the security module and the serial port are served, and a packet waits for nothing but packets.
 //! Between the two is the active device in a mutex. A turn holds it for some megabytes of copying at most; a vCPU takes it to
 //! activate or to reset the device and for nothing else. No thread waits for another while it holds it. When a reset returns, guest
 //! memory is not touched any more and the worker finds nothing to do. What was buffered of the guest's connections is gone with
@@ -9,17 +10,19 @@
 
 use std::io;
 use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
 use virtio::{ActivateError, Activation, Interrupt, VirtioDevice};
 use virtio_bindings::virtio_ids::VIRTIO_ID_VSOCK;
+use vmm_sys_util::epoll::{Epoll, EpollEvent};
 
 use super::{ConfigSpace, QUEUE_SIZES};
 use crate::log;
 
-/// What carries a guest's packets, and outlives a reset. Its descriptor is readable when there may be something to do.
-pub trait Backend: AsRawFd + Send + Sync + 'static {
+/// What carries a guest's packets, and outlives a reset.
+pub trait Backend: Send + Sync + 'static {
     /// The backend while the guest's driver is ready. Dropping it is the reset: when that returns, nothing touches guest memory
     /// any more.
     type Active: Turn + Send;
@@ -30,8 +33,8 @@ pub trait Backend: AsRawFd + Send + Sync + 'static {
     /// If something cannot be made or watched. Nothing stays then.
     fn activate(self: &Arc<Self>, activation: Activation) -> io::Result<Self::Active>;
 
-    /// Throws away what has been waited for: the device was reset meanwhile.
-    fn discard_events(&self);
+    /// What is waited for. All interests are edge-triggered.
+    fn epoll(&self) -> &Epoll;
 
     /// Where faults of the guest or the host are told.
     fn complaints(&self) -> &log::Limited;
@@ -43,8 +46,20 @@ pub trait Turn {
     ///
     /// # Errors
     /// If it cannot go on before it is reset.
-    fn run(&mut self) -> Result<(), TurnError>;
+    fn run(&mut self, news: News<'_>) -> Result<(), TurnError>;
 }
+
+/// What has woken a device.
+#[derive(Clone, Copy, Debug)]
+pub struct News<'a> {
+    /// What has happened, of the backend's epoll instance.
+    pub events: &'a [EpollEvent],
+    /// The device was reset while they were waited for: some may be about what it had before.
+    pub may_be_old: bool,
+}
+
+/// Events taken at once. What is not taken stays with epoll.
+const BATCH: usize = 64;
 
 /// Why an active device stops.
 #[derive(Debug, thiserror::Error)]
@@ -76,6 +91,8 @@ pub struct Running(());
 
 struct Shared<B: Backend> {
     backend: Arc<B>,
+    /// How often the device was activated.
+    activations: AtomicU64,
     active: Mutex<Option<ActiveDevice<B::Active>>>,
 }
 
@@ -89,6 +106,7 @@ impl<B: Backend> Vsock<B> {
     pub(super) fn new(guest_cid: u32, backend: B) -> (Self, VsockWorker<B>) {
         let shared = Arc::new(Shared {
             backend: Arc::new(backend),
+            activations: AtomicU64::new(0),
             active: Mutex::new(None),
         });
         let device = Self {
@@ -129,6 +147,7 @@ impl<B: Backend> VirtioDevice for Vsock<B> {
         let interrupt = activation.interrupt.clone();
         // Under the lock from the first watched descriptor on: the worker throws away events of a device that is not there.
         let mut active = self.shared.lock();
+        self.shared.activations.fetch_add(1, Ordering::SeqCst);
         let device = self.shared.backend.activate(activation)?;
         *active = Some(ActiveDevice { device, interrupt });
         Ok(Running(()))
@@ -154,31 +173,65 @@ impl<B: Backend> std::fmt::Debug for Shared<B> {
     }
 }
 
+impl<B: Backend> VsockWorker<B> {
+    /// Serves the device.
+    ///
+    /// # Errors
+    /// If waiting fails; it does not return otherwise.
+    pub fn serve(&self) -> io::Error {
+        loop {
+            if let Err(error) = self.turn(-1) {
+                return error;
+            }
+        }
+    }
+
+    /// Waits until there is something to do, or for so many milliseconds, and does it.
+    fn turn(&self, timeout: i32) -> io::Result<()> {
+        let activations = self.shared.activations.load(Ordering::SeqCst);
+        let mut events = [EpollEvent::default(); BATCH];
+        let taken = match self.shared.backend.epoll().wait(timeout, &mut events) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
+            taken => taken?,
+        };
+        let mut active = self.shared.lock();
+        // Else these were events of a device that has just been reset.
+        if let Some(running) = active.as_mut() {
+            let news = News {
+                events: events.get(..taken).unwrap_or_default(),
+                may_be_old: activations != self.shared.activations.load(Ordering::SeqCst),
+            };
+            if let Err(error) = running.device.run(news) {
+                self.stop(&mut active, &error);
+            }
+        }
+        Ok(())
+    }
+
+    fn stop(&self, active: &mut Option<ActiveDevice<B::Active>>, error: &TurnError) {
+        let complaints = self.shared.backend.complaints();
+        complaints.line(format_args!("vsock: {error}; the device stops until it is reset"));
+        if let Some(stopped) = active.take() {
+            drop(stopped.device);
+            stopped.interrupt.fail_device();
+        }
+    }
+}
+
+/// Where no thread is to be spared for it, such as in tests: a turn whenever there is something to do.
 impl<B: Backend> MutEventSubscriber for VsockWorker<B> {
     fn process(&mut self, _events: Events, _ops: &mut EventOps<'_>) {
-        let mut active = self.shared.lock();
-        let Some(running) = active.as_mut() else {
-            // Events of a device that has just been reset.
-            return self.shared.backend.discard_events();
-        };
-        if let Err(error) = running.device.run() {
-            self.shared
-                .backend
-                .complaints()
-                .line(format_args!("vsock: {error}; the device stops until it is reset"));
-            let interrupt = running.interrupt.clone();
-            *active = None;
-            interrupt.fail_device();
+        if let Err(error) = self.turn(0) {
+            let complaints = self.shared.backend.complaints();
+            complaints.line(format_args!("vsock: cannot be waited for: {error}"));
         }
     }
 
     fn init(&mut self, ops: &mut EventOps<'_>) {
-        let events = Events::new_raw(self.shared.backend.as_raw_fd(), EventSet::IN);
+        let events = Events::new_raw(self.shared.backend.epoll().as_raw_fd(), EventSet::IN);
         if let Err(error) = ops.add(events) {
-            self.shared
-                .backend
-                .complaints()
-                .line(format_args!("vsock: cannot be watched: {error}"));
+            let complaints = self.shared.backend.complaints();
+            complaints.line(format_args!("vsock: cannot be watched: {error}"));
         }
     }
 }

@@ -8,17 +8,18 @@
 //!
 //! ```text
 //!   let (device, worker) = unix::open(config)?;
-//!   let transport = MmioTransport::new(device, memory, irqfd)?;   // on the MMIO bus; doorbells() become ioeventfds
-//!   event_manager.add_subscriber(Box::new(worker));               // on the device thread
+//!   let transport = MmioTransport::new(device, memory, line)?;   // on the MMIO bus; doorbells() become ioeventfds
+//!   thread::spawn(move || worker.serve());                        // on a thread of its own
 //! ```
 //!
-//! The device half answers register accesses on vCPU threads; the worker half moves bytes on the device thread. They share
+//! The device half answers register accesses on vCPU threads; the worker half moves bytes on its thread. They share
 //! the active device behind a mutex that is held for bounded work only and never while waiting.
 
 #[cfg(test)]
 mod driver;
 pub mod halves;
 pub mod kernel;
+mod put_off;
 pub mod unix;
 
 /// Sizes of the receive, transmit and event queue, in this order.

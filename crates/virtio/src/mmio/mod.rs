@@ -25,7 +25,7 @@ use self::queue_registers::{QueueRegisters, set_high, set_low};
 use self::status::{NEEDS_RESET, Status, StatusWrite};
 use crate::device::{ActivateError, Activation, VirtioDevice};
 use crate::queue::ActiveQueue;
-use crate::{GuestMemory, Interrupt};
+use crate::{GuestMemory, Interrupt, InterruptLine};
 
 /// MagicValue: "virt", little endian.
 const MAGIC: u32 = u32::from_le_bytes(*b"virt");
@@ -82,12 +82,16 @@ struct Registers<D: VirtioDevice> {
 }
 
 impl<D: VirtioDevice> MmioTransport<D> {
-    /// Puts `device` behind a register window. `memory` is all of guest memory; `irqfd` raises the device's interrupt line.
+    /// Puts `device` behind a register window. `memory` is all of guest memory; `line` is the device's interrupt line.
     ///
     /// # Errors
     ///
     /// If no eventfd can be had, or the device's queue sizes are impossible.
-    pub fn new(device: D, memory: Arc<GuestMemory>, irqfd: EventFd) -> Result<Self, TransportError> {
+    pub fn new(
+        device: D,
+        memory: Arc<GuestMemory>,
+        line: impl InterruptLine,
+    ) -> Result<Self, TransportError> {
         let sizes = device.queue_sizes();
         if let Some(&size) = sizes.iter().find(|size| !size.is_power_of_two()) {
             return Err(TransportError::QueueSize { size });
@@ -101,7 +105,7 @@ impl<D: VirtioDevice> MmioTransport<D> {
             device_id: device.device_id(),
             offered_features: device.features() | TRANSPORT_FEATURES,
             memory,
-            interrupt: Interrupt::new(irqfd),
+            interrupt: Interrupt::new(line),
             doorbells,
             registers: Mutex::new(Registers {
                 device,

@@ -5,16 +5,16 @@ use std::io;
 use std::sync::Arc;
 
 use virtio::{Activation, ActiveQueue, GuestMemory, Interrupt};
-use vmm_sys_util::epoll::EpollEvent;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-use super::Endpoints;
 use super::parent::Parent;
 use super::receive::Receiver;
 use super::ring::{Direction, Ring};
 use super::transmit::Transmitter;
 use super::vhost::Vhost;
-use crate::vsock::halves::{Backend, Turn, TurnError};
+use super::{Endpoints, is_timer};
+use crate::vsock::halves::{Backend, News, Turn, TurnError};
+use crate::vsock::put_off::PutOff;
 
 /// An active device. vhost runs for as long as it lives.
 pub struct Active<V: Vhost> {
@@ -26,6 +26,8 @@ pub struct Active<V: Vhost> {
     /// Nothing is ever sent on the event queue: the CID does not change while a guest runs. Its buffers stay there.
     _events: ActiveQueue,
     endpoints: Arc<Endpoints<V>>,
+    /// The interrupt for packets that the guest has sent.
+    put_off: PutOff,
     /// Written when a turn leaves work behind, so that others get theirs before the next.
     again: EventFd,
 }
@@ -43,6 +45,7 @@ impl<V: Vhost> Active<V> {
             transmitter: Transmitter::new(transmit, ring(1, Direction::ToKernel)?),
             parent: Parent::default(),
             _events: events,
+            put_off: PutOff::new()?,
             again: EventFd::new(EFD_NONBLOCK)?,
             endpoints,
         };
@@ -57,6 +60,7 @@ impl<V: Vhost> Active<V> {
         endpoints.watch(self.receiver.ring().call())?;
         endpoints.watch(self.transmitter.ring().call())?;
         endpoints.watch(&self.again)?;
+        endpoints.watch_timer(self.put_off.timer())?;
         let rings = [
             self.receiver.ring().for_vhost(),
             self.transmitter.ring().for_vhost(),
@@ -69,21 +73,32 @@ impl<V: Vhost> Active<V> {
 
     /// Both queues share one line: one interrupt for the whole turn.
     fn interrupt_driver(&mut self) -> Result<(), TurnError> {
+        self.put_off.add(self.transmitter.take_count());
         let for_received = self.receiver.queue().needs_interrupt(&self.memory)?;
-        let for_transmitted = self.transmitter.queue().needs_interrupt(&self.memory)?;
+        let mut for_transmitted = false;
+        if for_received || self.put_off.is_due() {
+            for_transmitted = self.transmitter.queue().needs_interrupt(&self.memory)?;
+            self.put_off.told();
+        }
         if for_received || for_transmitted {
             self.interrupt.signal_used();
+        }
+        let under_way = self.transmitter.ring().has_outstanding();
+        if let Err(error) = self.put_off.end_turn(under_way) {
+            let complaints = self.endpoints.complaints();
+            complaints.line(format_args!("vsock: cannot set a timer: {error}"));
         }
         Ok(())
     }
 }
 
 impl<V: Vhost> Turn for Active<V> {
-    /// What has woken the device does not matter: there are four rings to look at, and looking costs less than asking.
-    fn run(&mut self) -> Result<(), TurnError> {
-        let mut events = [EpollEvent::default(); 8];
-        // They are edge-triggered: taking them is all that has to be done with them.
-        let _ = self.endpoints.epoll.wait(0, &mut events);
+    /// What has woken the device does not matter, but for the timer: there are four rings to look at, and looking costs less than
+    /// asking.
+    fn run(&mut self, news: News<'_>) -> Result<(), TurnError> {
+        if news.events.iter().any(is_timer) {
+            self.put_off.time_is_up();
+        }
         let complaints = self.endpoints.complaints();
         let more_to_transmit = self.transmitter.run(&self.memory, &mut self.parent, complaints)?;
         let more_to_receive = self.receiver.run(&self.memory, &mut self.parent, complaints)?;

@@ -50,7 +50,7 @@ mod tests;
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
 use virtio::{Activation, GuestMemory};
@@ -115,8 +115,18 @@ fn open_with<V: Vhost>(
 impl<V> Endpoints<V> {
     /// Has the device woken by what comes into an eventfd. Edge-triggered: nothing has to be read.
     fn watch(&self, event: &impl AsRawFd) -> io::Result<()> {
-        let interest = EpollEvent::new(EventSet::IN | EventSet::EDGE_TRIGGERED, 0);
-        self.epoll.ctl(ControlOperation::Add, event.as_raw_fd(), interest)
+        self.watch_as(EVENT, event)
+    }
+
+    /// Has the device woken by a timer, whose events [`is_timer`] tells from others.
+    fn watch_timer(&self, timer: &impl AsRawFd) -> io::Result<()> {
+        self.watch_as(TIMER, timer)
+    }
+
+    fn watch_as(&self, token: u64, source: &impl AsRawFd) -> io::Result<()> {
+        let interest = EpollEvent::new(EventSet::IN | EventSet::EDGE_TRIGGERED, token);
+        self.epoll
+            .ctl(ControlOperation::Add, source.as_raw_fd(), interest)
     }
 
     fn forget(&self, event: &impl AsRawFd) {
@@ -127,10 +137,12 @@ impl<V> Endpoints<V> {
     }
 }
 
-impl<V> AsRawFd for Endpoints<V> {
-    fn as_raw_fd(&self) -> RawFd {
-        self.epoll.as_raw_fd()
-    }
+/// What the events of the device carry: whether they are of its timer.
+const EVENT: u64 = 0;
+const TIMER: u64 = 1;
+
+fn is_timer(event: &EpollEvent) -> bool {
+    event.data() == TIMER
 }
 
 impl<V: Vhost> Backend for Endpoints<V> {
@@ -140,9 +152,8 @@ impl<V: Vhost> Backend for Endpoints<V> {
         Active::new(activation, Arc::clone(self))
     }
 
-    /// There are fewer things to wait for than fit.
-    fn discard_events(&self) {
-        let _ = self.epoll.wait(0, &mut [EpollEvent::default(); 8]);
+    fn epoll(&self) -> &Epoll {
+        &self.epoll
     }
 
     fn complaints(&self) -> &log::Limited {

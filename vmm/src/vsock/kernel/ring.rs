@@ -54,6 +54,9 @@ const KICK_AT: usize = USED_ENTRIES + 8 * SIZE as usize;
 /// Chains that vhost may have used without a call.
 const MOST_UNTOLD: u16 = 16;
 
+/// From how many descriptors on a driver may have none left soon.
+const MANY_DESCRIPTORS: usize = 64;
+
 /// Who writes to the buffers of a ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Direction {
@@ -72,6 +75,8 @@ pub(super) struct Used {
     pub(super) guest_head: u16,
     /// Bytes that vhost says to have written, header included.
     pub(super) written: u32,
+    /// Descriptors of its chain here, one more than it has payload.
+    pub(super) descriptors: u16,
 }
 
 /// The number of a chain, of its header slot, and of its first descriptor.
@@ -257,6 +262,7 @@ impl Ring {
             slot: Slot(head),
             guest_head: chain.guest_head,
             written,
+            descriptors: chain.descriptors,
         }))
     }
 
@@ -273,10 +279,21 @@ impl Ring {
         self.ask_for_call_after(0)
     }
 
-    /// Asks for a call once vhost has used three quarters of what it has, or so many: for chains that nobody waits for. Some may
-    /// never come back, since vhost throws away what it has no memory for.
+    /// Asks for a call once vhost has used so many chains, or three quarters if it has many descriptors: for chains that nobody
+    /// waits for. Some may never come back, since vhost throws away what it has no memory for.
     pub(super) fn ask_for_late_call(&self) -> Result<bool, TurnError> {
-        self.ask_for_call_after((self.chains / 4 * 3).min(MOST_UNTOLD))
+        let descriptors = usize::from(SIZE) - self.free.len();
+        let chains = if descriptors < MANY_DESCRIPTORS {
+            MOST_UNTOLD
+        } else {
+            (self.chains / 4 * 3).min(MOST_UNTOLD)
+        };
+        self.ask_for_call_after(chains)
+    }
+
+    /// Whether vhost has chains.
+    pub(super) fn has_outstanding(&self) -> bool {
+        self.chains > 0
     }
 
     fn ask_for_call_after(&self, chains: u16) -> Result<bool, TurnError> {

@@ -16,6 +16,8 @@ pub(super) struct Transmitter {
     queue: ActiveQueue,
     ring: Ring,
     packet: Packet,
+    /// Descriptors of the packets that were returned since somebody asked.
+    returned: usize,
 }
 
 impl Transmitter {
@@ -24,6 +26,7 @@ impl Transmitter {
             queue,
             ring,
             packet: Packet::default(),
+            returned: 0,
         }
     }
 
@@ -33,6 +36,11 @@ impl Transmitter {
 
     pub(super) fn ring(&self) -> &Ring {
         &self.ring
+    }
+
+    /// Descriptors of the packets that were returned since this was called before.
+    pub(super) fn take_count(&mut self) -> usize {
+        std::mem::take(&mut self.returned)
     }
 
     /// Returns to the guest what the kernel has taken, and gives the kernel what the guest has sent. True if there is more.
@@ -53,6 +61,7 @@ impl Transmitter {
 
     fn give_back(&mut self, memory: &GuestMemory) -> Result<(), TurnError> {
         while let Some(used) = self.ring.take_used()? {
+            self.returned += usize::from(used.descriptors);
             self.queue.push_used(memory, used.guest_head, 0)?;
         }
         Ok(())
@@ -75,6 +84,7 @@ impl Transmitter {
             let header = taken.ok().and_then(|()| read_header(&self.packet.header, memory));
             let Some(mut header) = header else {
                 complaints.line(format_args!("vsock: the guest sent a packet that cannot be read"));
+                self.returned += 1;
                 self.queue.push_used(memory, head, 0)?;
                 continue;
             };
@@ -85,6 +95,7 @@ impl Transmitter {
             }
             if !parent.rewrite_for_kernel(&mut header) {
                 complaints.line(format_args!("vsock: the guest calls the daemon too often"));
+                self.returned += 1;
                 self.queue.push_used(memory, head, 0)?;
                 continue;
             }

@@ -5,16 +5,16 @@ use std::time::{Duration, Instant};
 use std::{fmt, io};
 
 use virtio::{Activation, ActiveQueue, GuestMemory, Interrupt, QueueError};
-use vmm_sys_util::epoll::EpollEvent;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use vmm_sys_util::timerfd::TimerFd;
 
 use super::Endpoints;
 use super::host::Host;
-use super::poller::{BATCH, Token, decode};
+use super::poller::{Token, decode};
 use super::receive::Receiver;
 use super::transmit::Transmitter;
-use crate::vsock::halves::{Turn, TurnError};
+use crate::vsock::halves::{News, Turn, TurnError};
+use crate::vsock::put_off::PutOff;
 
 /// An active device.
 pub struct Active {
@@ -26,6 +26,8 @@ pub struct Active {
     _events: ActiveQueue,
     host: Host,
     endpoints: Arc<Endpoints>,
+    /// The interrupt for packets that the guest has sent.
+    put_off: PutOff,
     timer: TimerFd,
     /// What the timer is set to.
     timer_set: Option<Instant>,
@@ -45,6 +47,7 @@ impl Active {
             transmitter: Transmitter::new(transmit),
             _events: events,
             host: Host::new(Arc::clone(&endpoints)),
+            put_off: PutOff::new()?,
             timer: TimerFd::new()?,
             timer_set: None,
             again: EventFd::new(EFD_NONBLOCK)?,
@@ -60,16 +63,17 @@ impl Active {
         poller.watch(self.transmitter.queue().doorbell(), Token::TransmitDoorbell)?;
         poller.watch(&self.endpoints.listener, Token::Listener)?;
         poller.watch(&self.timer, Token::Timer)?;
+        poller.watch(self.put_off.timer(), Token::PutOff)?;
         poller.watch(&self.again, Token::Again)?;
         // The first turn looks at queues and listener, whatever happened before.
         self.again.write(1)?;
         Ok(self)
     }
 
-    fn take_turn(&mut self) -> Result<(), QueueError> {
+    fn take_turn(&mut self, news: News<'_>) -> Result<(), QueueError> {
         let now = Instant::now();
         self.host.set_time(now);
-        self.take_events();
+        self.take_events(news);
         if self.host.next_deadline().is_some_and(|deadline| deadline <= now) {
             self.host.expire();
         }
@@ -87,16 +91,17 @@ impl Active {
         Ok(())
     }
 
-    fn take_events(&mut self) {
-        let mut events = [EpollEvent::default(); BATCH];
-        let taken = self.endpoints.poller.take(&mut events).unwrap_or(0);
-        for (token, what) in events.iter().take(taken).filter_map(decode) {
+    /// Streams and clients are watched in turns only, so those of news that may be old are.
+    fn take_events(&mut self, news: News<'_>) {
+        for (token, what) in news.events.iter().filter_map(decode) {
             match token {
                 Token::Listener => self.host.listener_event(),
                 Token::ReceiveDoorbell => self.receiver.wake(),
                 Token::TransmitDoorbell => self.transmitter.wake(),
                 Token::Timer => self.timer_set = None,
+                Token::PutOff => self.put_off.time_is_up(),
                 Token::Again => {}
+                Token::Client(_) | Token::Stream(_) if news.may_be_old => {}
                 Token::Client(number) => self.host.client_event(number),
                 Token::Stream(tag) => self.host.stream_event(tag, what),
             }
@@ -105,10 +110,20 @@ impl Active {
 
     /// Both queues share one line: one interrupt for the whole turn.
     fn interrupt_driver(&mut self) -> Result<(), QueueError> {
+        self.put_off.add(self.transmitter.take_count());
         let for_received = self.receiver.queue().needs_interrupt(&self.memory)?;
-        let for_transmitted = self.transmitter.queue().needs_interrupt(&self.memory)?;
+        let mut for_transmitted = false;
+        if for_received || self.put_off.is_due() {
+            for_transmitted = self.transmitter.queue().needs_interrupt(&self.memory)?;
+            self.put_off.told();
+        }
         if for_received || for_transmitted {
             self.interrupt.signal_used();
+        }
+        if let Err(error) = self.put_off.end_turn(false) {
+            self.endpoints
+                .complaints
+                .line(format_args!("vsock: cannot set a timer: {error}"));
         }
         Ok(())
     }
@@ -137,8 +152,8 @@ impl Active {
 
 impl Turn for Active {
     /// Takes a batch of events, then moves packets both ways.
-    fn run(&mut self) -> Result<(), TurnError> {
-        Ok(self.take_turn()?)
+    fn run(&mut self, news: News<'_>) -> Result<(), TurnError> {
+        Ok(self.take_turn(news)?)
     }
 }
 

@@ -13,7 +13,7 @@
 //!
 //! # How bytes move
 //!
-//! The device takes *turns* on the VMM's device thread. An event wakes it: a doorbell, a socket, a deadline. A turn takes
+//! The device takes *turns* on a thread of its own. An event wakes it: a doorbell, a socket, a deadline. A turn takes
 //! what the guest has sent, fills what buffers the guest offers, raises at most one interrupt, and never waits. Payload goes
 //! from guest memory to a socket and back in one system call per packet or run of packets. Only what a full socket refuses is
 //! copied, up to the connection's receive window ([`vsock_device::Limits`]).
@@ -41,16 +41,15 @@ mod transmit;
 mod tests;
 
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use virtio::Activation;
-use vmm_sys_util::epoll::EpollEvent;
+use vmm_sys_util::epoll::Epoll;
 
 use self::active::Active;
-use self::poller::{BATCH, Poller};
+use self::poller::Poller;
 use super::halves::{Backend, Vsock, VsockWorker};
 use crate::log;
 
@@ -96,12 +95,6 @@ pub fn open(config: UnixVsockConfig) -> io::Result<(Vsock<Endpoints>, VsockWorke
     Ok(Vsock::new(config.guest_cid, endpoints))
 }
 
-impl AsRawFd for Endpoints {
-    fn as_raw_fd(&self) -> RawFd {
-        self.poller.as_raw_fd()
-    }
-}
-
 impl Backend for Endpoints {
     type Active = Active;
 
@@ -109,8 +102,8 @@ impl Backend for Endpoints {
         Active::new(activation, Arc::clone(self))
     }
 
-    fn discard_events(&self) {
-        let _ = self.poller.take(&mut [EpollEvent::default(); BATCH]);
+    fn epoll(&self) -> &Epoll {
+        self.poller.epoll()
     }
 
     fn complaints(&self) -> &log::Limited {

@@ -1,4 +1,4 @@
-//! What the device waits for: one epoll instance, which the VMM's event loop sees as a single descriptor.
+//! What the device waits for: one epoll instance.
 //!
 //! All interests are edge-triggered. A socket is registered once; from then on an event says that its state has changed, and
 //! the device remembers "readable" until a read finds nothing. So nothing has to be unregistered when the guest has no buffers
@@ -6,13 +6,10 @@
 //! a Unix socket reports every read of its peer as a chance to write.
 
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::AsRawFd;
 
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vsock_device::ConnectionId;
-
-/// Events taken at once. What is not taken stays with epoll, and the device's descriptor stays readable.
-pub(super) const BATCH: usize = 64;
 
 /// What an event is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +24,8 @@ pub(super) enum Token {
     Timer,
     /// The device has left work for its next turn.
     Again,
+    /// An interrupt was put off long enough.
+    PutOff,
     /// A client that has not said what it wants, by its number.
     Client(u64),
     /// The host stream of the connection with this tag.
@@ -61,6 +60,7 @@ impl Token {
             Self::TransmitDoorbell => (2, 0),
             Self::Timer => (3, 0),
             Self::Again => (4, 0),
+            Self::PutOff => (7, 0),
             Self::Client(number) => (5, number),
             Self::Stream(tag) => (6, tag.0),
         };
@@ -75,6 +75,7 @@ impl Token {
             2 => Self::TransmitDoorbell,
             3 => Self::Timer,
             4 => Self::Again,
+            7 => Self::PutOff,
             5 => Self::Client(value),
             6 => Self::Stream(StreamTag(value)),
             _ => return None,
@@ -116,12 +117,8 @@ impl Poller {
         );
     }
 
-    /// Takes the events that have come, without waiting.
-    pub(super) fn take(&self, events: &mut [EpollEvent; BATCH]) -> io::Result<usize> {
-        match self.0.wait(0, events) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(0),
-            taken => taken,
-        }
+    pub(super) fn epoll(&self) -> &Epoll {
+        &self.0
     }
 
     fn control(
@@ -137,12 +134,6 @@ impl Poller {
             source.as_raw_fd(),
             EpollEvent::new(events, token.encode()),
         )
-    }
-}
-
-impl AsRawFd for Poller {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.as_raw_fd()
     }
 }
 
@@ -166,6 +157,7 @@ mod tests {
             Token::TransmitDoorbell,
             Token::Timer,
             Token::Again,
+            Token::PutOff,
             Token::Client(77),
             Token::Stream(StreamTag(0x00ab_cdef_0000_0fff)),
         ];

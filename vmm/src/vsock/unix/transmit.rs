@@ -14,6 +14,8 @@ pub(super) struct Transmitter {
     queue: ActiveQueue,
     /// There may be packets that nobody has looked at.
     pending: bool,
+    /// Descriptors of the packets that were taken since somebody asked.
+    taken: usize,
 }
 
 /// Pieces of the packet at hand. Kept from packet to packet, for their memory.
@@ -27,7 +29,11 @@ struct Scratch<'m> {
 impl Transmitter {
     /// The driver may have added packets before the device was there to see it.
     pub(super) fn new(queue: ActiveQueue) -> Self {
-        Self { queue, pending: true }
+        Self {
+            queue,
+            pending: true,
+            taken: 0,
+        }
     }
 
     pub(super) fn queue(&mut self) -> &mut ActiveQueue {
@@ -37,6 +43,11 @@ impl Transmitter {
     /// The doorbell has rung.
     pub(super) fn wake(&mut self) {
         self.pending = true;
+    }
+
+    /// Descriptors of the packets that were taken since this was called before.
+    pub(super) fn take_count(&mut self) -> usize {
+        std::mem::take(&mut self.taken)
     }
 
     /// Takes a turn's worth of packets. True if there are more.
@@ -57,6 +68,7 @@ impl Transmitter {
             };
             let head = chain.head_index();
             scratch.take(chain, memory, host);
+            self.taken += scratch.all.len().max(1);
             self.queue.push_used(memory, head, 0)?;
         }
         Ok(true)

@@ -16,7 +16,7 @@ use std::{
 
 use api::{
     Measurements,
-    vmm::{Event, LaunchSpec, MAX_MESSAGE, MemoryFile},
+    vmm::{Event, LaunchSpec, MAX_MESSAGE, MemoryFile, VsockBackend},
 };
 use rustix::{
     fs::{MemfdFlags, ftruncate, memfd_create},
@@ -27,37 +27,40 @@ use rustix::{
     },
 };
 
-use crate::{
-    error::{Error, at, system},
-    smaps,
-};
+use crate::error::{Error, at, system};
 
 /// Bytes in a hugepage of guest memory.
 const PAGE_SIZE: u64 = 2 << 20;
 
 /// What to start.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Launch<'a> {
+pub struct Launch<'a> {
     /// The VMM.
-    pub(crate) program: &'a Path,
+    pub program: &'a Path,
     /// The EIF.
-    pub(crate) eif: &'a Path,
+    pub eif: &'a Path,
     /// Guest memory in bytes.
-    pub(crate) memory: u64,
+    pub memory: u64,
     /// A directory for sockets.
-    pub(crate) directory: &'a Path,
+    pub directory: &'a Path,
+    /// The guest's vsock address.
+    pub guest_cid: u32,
+    /// What carries its vsock.
+    pub vsock: VsockBackend,
+    /// The CPU that its vCPU has.
+    pub cpu: u32,
 }
 
 /// A VMM process, killed when this is dropped.
 #[derive(Debug)]
-pub(crate) struct Vmm {
+pub struct Vmm {
     process: Child,
     control: OwnedFd,
 }
 
 impl Vmm {
     /// Starts an enclave of one vCPU without a console.
-    pub(crate) fn launch(launch: Launch<'_>) -> Result<Self, Error> {
+    pub fn launch(launch: Launch<'_>) -> Result<Self, Error> {
         let (control, vmm_end) = socketpair(
             AddressFamily::UNIX,
             SocketType::SEQPACKET,
@@ -79,7 +82,7 @@ impl Vmm {
     }
 
     /// What the VMM says it has measured.
-    pub(crate) fn measured(&self) -> Result<Measurements, Error> {
+    pub fn measured(&self) -> Result<Measurements, Error> {
         match self.event()? {
             Some(Event::Measured(measurements)) => Ok(measurements),
             Some(Event::Failed(failure)) => Err(Error::Vmm(failure.to_string())),
@@ -88,12 +91,9 @@ impl Vmm {
         }
     }
 
-    /// What no other process shares with the VMM, without guest memory, in bytes.
-    pub(crate) fn private_memory(&self) -> Result<u64, Error> {
-        let path = format!("/proc/{}/smaps", self.process.id());
-        let path = Path::new(&path);
-        let smaps = fs::read_to_string(path).map_err(at("read", path))?;
-        Ok(smaps::private_bytes(&smaps))
+    /// Its process id.
+    pub fn process_id(&self) -> u32 {
+        self.process.id()
     }
 
     /// The next event, if it has been sent.
@@ -122,27 +122,25 @@ impl Drop for Vmm {
 fn send(control: &OwnedFd, launch: Launch<'_>) -> Result<(), Error> {
     let spec = LaunchSpec {
         enclave_id: "i-0000000000000000-enc0000000000000000".into(),
-        guest_cid: 16,
-        cpu_ids: vec![0],
+        guest_cid: launch.guest_cid,
+        cpu_ids: vec![launch.cpu],
         threads_per_core: 1,
         memory: vec![MemoryFile {
             size: launch.memory,
             page_size: PAGE_SIZE,
             node: None,
         }],
-        vsock: api::vmm::VsockBackend::Unix,
+        vsock: launch.vsock,
         debug_mode: false,
         isolated: false,
     };
     let message = serde_json::to_vec(&spec).map_err(system("write the launch message"))?;
-    let kvm = Path::new("/dev/kvm");
-    let kvm = File::options()
-        .read(true)
-        .write(true)
-        .open(kvm)
-        .map_err(at("open", kvm))?;
+    let kvm = device("/dev/kvm")?;
     let eif = File::open(launch.eif).map_err(at("open", launch.eif))?;
-    let listener = listen(launch.directory)?;
+    let vsock = match launch.vsock {
+        VsockBackend::Unix => OwnedFd::from(listen(launch.directory)?),
+        VsockBackend::Kernel => device("/dev/vhost-vsock")?.into(),
+    };
     let nsm = nsm_listener(launch.directory)?;
     let directory = File::open(launch.directory).map_err(at("open", launch.directory))?;
     let outcome = launch.directory.join("outcome");
@@ -151,7 +149,7 @@ fn send(control: &OwnedFd, launch: Launch<'_>) -> Result<(), Error> {
     let descriptors = [
         kvm.as_fd(),
         eif.as_fd(),
-        listener.as_fd(),
+        vsock.as_fd(),
         nsm.as_fd(),
         directory.as_fd(),
         outcome.as_fd(),
@@ -169,6 +167,13 @@ fn send(control: &OwnedFd, launch: Launch<'_>) -> Result<(), Error> {
     )
     .map_err(system("send the launch message"))?;
     Ok(())
+}
+
+fn device(path: &str) -> Result<File, Error> {
+    let path = Path::new(path);
+    let mut options = File::options();
+    options.read(true).write(true);
+    options.open(path).map_err(at("open", path))
 }
 
 fn listen(directory: &Path) -> Result<UnixListener, Error> {

@@ -2,33 +2,33 @@
 
 /// Values of one figure, at least one.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Samples {
+pub struct Samples {
     /// In ascending order.
     values: Vec<f64>,
 }
 
 impl Samples {
     /// `None` without values.
-    pub(crate) fn new(values: impl IntoIterator<Item = f64>) -> Option<Self> {
+    pub fn new(values: impl IntoIterator<Item = f64>) -> Option<Self> {
         let mut values: Vec<f64> = values.into_iter().collect();
         values.sort_by(f64::total_cmp);
         (!values.is_empty()).then_some(Self { values })
     }
 
     /// The middle one; of an even number, the mean of the two in the middle.
-    pub(crate) fn median(&self) -> f64 {
+    pub fn median(&self) -> f64 {
         let upper = self.values.len() / 2;
         let lower = (self.values.len() - 1) / 2;
         f64::midpoint(self.values[lower], self.values[upper])
     }
 
     /// The smallest.
-    pub(crate) fn min(&self) -> f64 {
+    pub fn min(&self) -> f64 {
         self.values[0]
     }
 
     /// The largest.
-    pub(crate) fn max(&self) -> f64 {
+    pub fn max(&self) -> f64 {
         self.values[self.values.len() - 1]
     }
 }

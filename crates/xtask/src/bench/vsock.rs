@@ -1,0 +1,125 @@
+//! `cargo xtask bench vsock`: streams between an enclave and its parent with either backend, beside QEMU's microvm with vhost-vsock
+//! of its own, all in one parent instance. The program `vsock-bench` measures; how, it says itself.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use parent_instance::{Config, ParentInstance, Session};
+
+use crate::apt;
+use crate::error::Error;
+use crate::examples::{self, BUSYBOX};
+use crate::kernels::{self, Kind};
+use crate::parent::{self, file};
+use crate::steps::Steps;
+use crate::workspace::Workspace;
+
+/// Our VMM.
+const VMM: &str = "enclave-vmm";
+/// Package and program that measures.
+const BENCH: &str = "vsock-bench";
+/// Process 1 of the guest.
+const GUEST: &str = "vsock-bench-guest";
+
+/// Debian's package with QEMU, and its program.
+const QEMU_PACKAGE: &str = "qemu-system-x86";
+const QEMU: &str = "/usr/bin/qemu-system-x86_64";
+
+/// Memory of the guest in MiB; as many hugepages of 2 MiB as that takes are reserved.
+const GUEST_MEMORY: u64 = 256;
+
+/// Memory of the parent: for that, and for QEMU and all it depends on, once as the initramfs and once unpacked.
+const PARENT_MEMORY: u64 = 2 << 30;
+
+/// Far more than it takes on a busy host.
+const TIME_LIMIT: Duration = Duration::from_hours(3);
+
+/// `cargo xtask bench vsock`.
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// How often each figure is measured
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    runs: u32,
+    /// What time is measured in
+    #[arg(long, value_enum, default_value = "instructions")]
+    clock: Clock,
+    /// Measure our backends alone
+    #[arg(long)]
+    ours: bool,
+    /// Instead of measuring, count what the parent does for each operation: system calls, thread switches, exits, packets
+    #[arg(long)]
+    events: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Clock {
+    /// Instructions of a parent with one CPU: figures repeat whatever else the host does
+    Instructions,
+    /// Seconds, of a parent with two CPUs, one of them for the guest
+    Wall,
+}
+
+impl Clock {
+    /// CPUs of the parent; the last one is the guest's.
+    fn cpus(self) -> u32 {
+        match self {
+            Self::Instructions => 1,
+            Self::Wall => 2,
+        }
+    }
+
+    /// Seconds of the parent's after which a guest is given up.
+    fn limit(self) -> u32 {
+        match self {
+            Self::Instructions => 10,
+            Self::Wall => 60,
+        }
+    }
+}
+
+pub(super) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<ExitCode, Error> {
+    let mut steps = Steps::new(6);
+    steps.quiet(apt::STEP, || apt::install(workspace))?;
+    let [vmm, bench, guest] = steps.quiet("programs", || {
+        super::programs_of(workspace, BENCH, [VMM, BENCH, GUEST])
+    })?;
+    let stripped = workspace.output(GUEST);
+    examples::strip(workspace, &guest, &stripped)?;
+    let enclave = steps.quiet(Kind::Enclave.label(), || kernels::built(workspace, Kind::Enclave))?;
+    let parent = steps.quiet(Kind::Parent.label(), || kernels::built(workspace, Kind::Parent))?;
+    let packages = if arguments.ours {
+        vec![]
+    } else {
+        vec![QEMU_PACKAGE.to_owned()]
+    };
+    let config = Config {
+        cpus: arguments.clock.cpus(),
+        memory: PARENT_MEMORY,
+        hugepages_2m: GUEST_MEMORY / 2,
+        icount: arguments.clock == Clock::Instructions,
+        time_limit: TIME_LIMIT,
+        packages,
+        files: vec![
+            file(&vmm, "/usr/bin/enclave-vmm"),
+            file(&bench, "/usr/bin/vsock-bench"),
+            file(&stripped, "/usr/bin/vsock-bench-guest"),
+            file(&enclave.bzimage(), "/root/bzImage"),
+        ],
+        ..Config::new(parent.bzimage(), BUSYBOX.into(), workspace.cache().join("debian"))
+    };
+    let instance = steps.quiet("QEMU for the parent instance", || ParentInstance::prepare(config))?;
+    steps.announce("measuring in a parent instance");
+    let Arguments { runs, clock, .. } = *arguments;
+    let (cpu, limit) = (clock.cpus() - 1, clock.limit());
+    let mut command =
+        format!("{BENCH} --runs {runs} --memory {GUEST_MEMORY} --cpu {cpu} --limit {limit} bzImage");
+    if !arguments.ours {
+        command += &format!(" --qemu {QEMU}");
+    }
+    if arguments.events {
+        command += " --events";
+    }
+    let session = Session::Command(command.split(' ').map(str::to_owned).collect());
+    Ok(parent::finish(&instance.run(&session)?))
+}
