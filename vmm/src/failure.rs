@@ -8,6 +8,7 @@ use crate::{
     control::ControlError,
     load::LoadError,
     memory::MemoryError,
+    sandbox::filter::FilterError,
 };
 
 /// Anything that keeps an enclave from starting.
@@ -25,6 +26,9 @@ pub enum LaunchError {
     /// Boot state and vCPUs.
     #[error(transparent)]
     Boot(#[from] BootError),
+    /// The system calls of a thread could not be restricted.
+    #[error(transparent)]
+    Filter(#[from] FilterError),
     /// The parent's kernel does not take the guest's CID.
     #[error(
         "another virtual machine of this host, or the host itself, has the CID {0}; choose another with --enclave-cid"
@@ -71,7 +75,9 @@ impl From<&LaunchError> for Failure {
             }
             LaunchError::Load(_) => ErrorCode::EifParsing,
             LaunchError::Boot(_) | LaunchError::CidTaken(_) => ErrorCode::IoctlFailure,
-            LaunchError::Control(_) | LaunchError::System { .. } => ErrorCode::EnclaveBootFailure,
+            LaunchError::Control(_) | LaunchError::System { .. } | LaunchError::Filter(_) => {
+                ErrorCode::EnclaveBootFailure
+            }
         };
         Self::caused_by(code, "the enclave could not be started", error)
     }

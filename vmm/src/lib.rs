@@ -34,6 +34,7 @@ pub mod memory;
 pub mod nsm;
 pub mod privileges;
 pub mod probe;
+pub mod sandbox;
 pub mod signals;
 pub mod stall;
 pub mod vcpu;

@@ -38,6 +38,10 @@ use crate::{
     memory::{self, ExclusiveMemory},
     nsm,
     probe::kvm_from,
+    sandbox::{
+        Class,
+        filter::{Filter, Verdict},
+    },
     vcpu::{Buses, EndReporter, Placement, VcpuThreads},
     vsock::{
         kernel,
@@ -54,11 +58,12 @@ const LOGGED_FAILURES: u32 = 8;
 /// How long an unfinished console line may wait.
 const CONSOLE_FLUSH: Duration = Duration::from_millis(100);
 
-/// Receives a launch specification, runs the enclave and returns how it ended.
+/// Receives a launch specification, runs the enclave and returns how it ended. From the guest's first instruction on, each thread
+/// makes the system calls of its class alone; `verdict` is on others.
 ///
 /// # Errors
 /// Whatever keeps the enclave from starting; its [`api::Failure`] is what users see.
-pub fn run(control: &Control<'_>) -> Result<ExitReason, LaunchError> {
+pub fn run(control: &Control<'_>, verdict: Verdict) -> Result<ExitReason, LaunchError> {
     let launch = control.receive_launch()?;
     rustix::process::fchdir(&launch.vsock_directory)
         .map_err(LaunchError::system("entering the socket directory"))?;
@@ -110,13 +115,21 @@ pub fn run(control: &Control<'_>) -> Result<ExitReason, LaunchError> {
         control.wait_for_acceptance()?;
     }
     control.send(&Event::Started);
+    let filter = Filter::of(Class::Vcpu, verdict)?;
     let place = Placement {
         cpu_ids: &spec.cpu_ids,
         group: vcpu_group.map(|group| Arc::new(File::from(group))),
     };
-    start_vsock(workers.vsock, &end).map_err(LaunchError::system("starting the vsock device's thread"))?;
-    let threads = VcpuThreads::start(vcpus, &place, &Arc::new(buses), &end)
+    let unix_sockets = spec.vsock == VsockBackend::Unix;
+    start_vsock(
+        workers.vsock,
+        Filter::of(Class::Vsock { unix_sockets }, verdict)?,
+        &end,
+    )
+    .map_err(LaunchError::system("starting the vsock device's thread"))?;
+    let threads = VcpuThreads::start(vcpus, &place, &filter, &Arc::new(buses), &end)
         .map_err(LaunchError::system("starting vCPU threads"))?;
+    Filter::of(Class::Devices, verdict)?.install()?;
     let tick = if spec.debug_mode {
         CONSOLE_FLUSH
     } else {
@@ -343,14 +356,15 @@ fn event_loop<'a>(
     Ok(events)
 }
 
-/// The thread that serves the vsock device.
-fn start_vsock(worker: OwnThread, end: &EndReporter) -> io::Result<()> {
+/// The thread that serves the vsock device, held by `filter`.
+fn start_vsock(worker: OwnThread, filter: Filter, end: &EndReporter) -> io::Result<()> {
     let end = end.clone();
     let body = move || {
-        let error = worker();
-        end.report(ExitReason::Crashed(format!(
-            "the vsock device cannot wait: {error}"
-        )));
+        let why = match filter.install() {
+            Ok(()) => format!("the vsock device cannot wait: {}", worker()),
+            Err(error) => log::chain(&error),
+        };
+        end.report(ExitReason::Crashed(why));
     };
     // It ends with the process.
     std::thread::Builder::new()

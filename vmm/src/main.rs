@@ -2,7 +2,12 @@
 
 use std::{os::fd::AsFd, process::ExitCode};
 
-use api::vmm::Event;
+use api::vmm::{Event, ExitReason};
+use enclave_vmm::failure::LaunchError;
+use enclave_vmm::sandbox::{
+    Class,
+    filter::{Filter, Verdict},
+};
 use enclave_vmm::{control::Control, log, machine, privileges, probe, signals};
 
 const USAGE: &str = "\
@@ -10,12 +15,18 @@ enclave-vmm runs one enclave. The daemon enclaved starts it; there is nothing to
 
   enclave-vmm probe     say whether this machine's /dev/kvm can run enclaves; exit status 0 if so
   enclave-vmm --version
+
+With --log-forbidden-calls the kernel logs system calls that it may not make, where they would end it.
 ";
+
+/// The daemon's developers want to know of such calls rather than to have them end the enclave.
+const LOG_FORBIDDEN_CALLS: &str = "--log-forbidden-calls";
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
     match (arguments.next().as_deref(), arguments.next()) {
-        (None, _) => run(),
+        (None, _) => run(Verdict::End),
+        (Some(LOG_FORBIDDEN_CALLS), None) => run(Verdict::Log),
         (Some("probe"), None) => report_probe(),
         (Some("--version"), None) => {
             println!("enclave-vmm {}", env!("CARGO_PKG_VERSION"));
@@ -29,12 +40,12 @@ fn main() -> ExitCode {
 }
 
 /// Runs the enclave that the daemon describes; whatever happens is told to the daemon.
-fn run() -> ExitCode {
+fn run(verdict: Verdict) -> ExitCode {
     signals::restore_default_actions();
     privileges::give_up();
     let stdin = std::io::stdin();
     let control = Control::new(stdin.as_fd());
-    match machine::run(&control) {
+    match run_confined(&control, verdict) {
         Ok(reason) => {
             control.send_last(&Event::Exited(reason));
             ExitCode::SUCCESS
@@ -46,6 +57,11 @@ fn run() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn run_confined(control: &Control<'_>, verdict: Verdict) -> Result<ExitReason, LaunchError> {
+    Filter::of(Class::Boot, verdict)?.install()?;
+    machine::run(control, verdict)
 }
 
 fn report_probe() -> ExitCode {

@@ -19,7 +19,7 @@ use vmm_sys_util::{
     signal::{Killable, SIGRTMIN, register_signal_handler},
 };
 
-use crate::{arch, bus::Bus, log, stall::StallCheck};
+use crate::{arch, bus::Bus, log, sandbox::filter::Filter, stall::StallCheck};
 
 /// Why a vCPU came back from the guest.
 #[derive(Debug)]
@@ -141,13 +141,14 @@ pub struct VcpuThreads {
 }
 
 impl VcpuThreads {
-    /// Starts one thread for each vCPU, pinned to the parent CPU at the same position of `place.cpu_ids`.
+    /// Starts one thread for each vCPU, pinned to the parent CPU at the same position of `place.cpu_ids`, and held by `filter`.
     ///
     /// # Errors
     /// A thread or the signal handler could not be made.
     pub fn start(
         vcpus: Vec<VcpuFd>,
         place: &Placement<'_>,
+        filter: &Filter,
         buses: &Arc<Buses>,
         end: &EndReporter,
     ) -> io::Result<Self> {
@@ -158,10 +159,15 @@ impl VcpuThreads {
         for (number, (mut vcpu, cpu)) in vcpus.into_iter().zip(cpus).enumerate() {
             let (buses, end, stall) = (buses.clone(), end.clone(), stall.clone());
             let group = place.group.clone();
+            let filter = filter.clone();
             let body = move || {
                 join(group.as_deref());
                 pin_to(cpu);
-                end.report(run(&mut vcpu, number, &buses, &stall));
+                let reason = match filter.install() {
+                    Ok(()) => run(&mut vcpu, number, &buses, &stall),
+                    Err(error) => ExitReason::Crashed(log::chain(&error)),
+                };
+                end.report(reason);
             };
             let thread = std::thread::Builder::new()
                 .name(format!("vcpu{number}"))
