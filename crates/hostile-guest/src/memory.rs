@@ -67,7 +67,7 @@ pub(crate) fn write<T: Word>(address: u64, word: T) {
 /// Fills `length` bytes from `address` on with zeros; both multiples of eight.
 ///
 /// # Panics
-/// As [`write`].
+/// As [`write()`].
 pub(crate) fn clear(address: u64, length: u64) {
     (address..address + length)
         .step_by(8)
