@@ -1,7 +1,7 @@
 //! A second processor that disturbs while the first one attacks: it accesses the devices' registers, interrupts the first one, and
 //! halts and is woken.
 //!
-//! A processor that is started by an interrupt begins in real mode, in a page below 1 MiB; `START` is copied there and goes to
+//! A processor that is started by an interrupt begins in real mode, in a page below 1 MiB; a few instructions are copied there and goes to
 //! 64-bit mode with the first one's page tables.
 
 #![expect(unsafe_code, reason = "the first instructions of a processor")]

@@ -13,7 +13,7 @@
 //! Each line that it prints begins with `hostile-guest: `. `ready` means that it is about to attack, `survived` that it has, and
 //! that its devices work; an exception or a panic of its own is told and resets the machine.
 //!
-//! Everything that attacks may be read and written at is guest memory that no Rust value is in (see `memory`), so that only
+//! Everything that attacks may be read and written at is guest memory that no Rust value is in (see `memory.rs`), so that only
 //! `memory`, `processor` and `interrupts` need `unsafe`.
 
 #![cfg_attr(not(test), no_std)]
