@@ -12,7 +12,8 @@ use std::io::{self, Read};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{ExitStatus, Stdio};
 
 use api::vmm::{Instruction, MAX_MESSAGE};
 use api::{ErrorCode, Failure};
@@ -270,10 +271,18 @@ impl Drop for VmmProcess {
     }
 }
 
+/// An exit status, with what a process is not told to make of it.
+fn in_words(status: ExitStatus) -> String {
+    if status.signal() == Some(Signal::SYS.as_raw()) {
+        return format!("{status}: it made a system call that is not its work, and that the kernel's log names");
+    }
+    status.to_string()
+}
+
 async fn ended(process: &mut Process) -> ProcessEnd {
     match process {
         Process::Child(child) => match child.wait().await {
-            Ok(status) => ProcessEnd(status.to_string()),
+            Ok(status) => ProcessEnd(in_words(status)),
             Err(error) => ProcessEnd(format!("its end could not be seen: {error}")),
         },
         Process::Stranger(process) => match process.readable().await {
