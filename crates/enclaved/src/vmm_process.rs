@@ -11,8 +11,8 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::{Path, PathBuf};
 use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 
 use api::vmm::{Instruction, MAX_MESSAGE};
@@ -274,7 +274,9 @@ impl Drop for VmmProcess {
 /// An exit status, with what a process is not told to make of it.
 fn in_words(status: ExitStatus) -> String {
     if status.signal() == Some(Signal::SYS.as_raw()) {
-        return format!("{status}: it made a system call that is not its work, and that the kernel's log names");
+        return format!(
+            "{status}: it made a system call that is not its work, and that the kernel's log names"
+        );
     }
     status.to_string()
 }
