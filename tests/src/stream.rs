@@ -168,7 +168,8 @@ pub fn open<S>(connections: u64, connect: impl Fn() -> io::Result<S>) -> io::Res
     (0..connections).map(|_| connect()).collect()
 }
 
-/// As many connections as asked for, to a listener whose backlog may be full at times: it then refuses, and takes the next.
+/// As many connections as asked for, to a listener whose backlog may be full at times: it then refuses, and takes the next. One that is
+/// slow to answer is asked again.
 ///
 /// # Errors
 /// Of the first that fails otherwise, or for too long.
@@ -176,7 +177,8 @@ pub fn open_past_a_full_backlog<S>(
     connections: u64,
     connect: impl Fn() -> io::Result<S>,
 ) -> io::Result<Vec<S>> {
-    let refused = |error: &io::Error| error.kind() == io::ErrorKind::ConnectionReset;
+    let refused =
+        |error: &io::Error| [io::ErrorKind::ConnectionReset, io::ErrorKind::TimedOut].contains(&error.kind());
     open(connections, || {
         let patient = poll::within(poll::LIMIT, || match connect() {
             Err(error) if refused(&error) => None,

@@ -32,8 +32,7 @@ const LINE_LIMIT: usize = 4096;
 pub fn connect(enclave: &Enclave, port: u32) -> io::Result<UnixStream> {
     let socket = enclave.directory().join("vsock.sock");
     if !socket.exists() {
-        let stream = VsockStream::connect_with_cid_port(enclave.cid(), port)?;
-        return limited(retyped(&stream)?);
+        return limited(retyped(&patiently(enclave.cid(), port)?)?);
     }
     let mut stream = limited(UnixStream::connect(socket)?)?;
     stream.write_all(format!("CONNECT {port}\n").as_bytes())?;
@@ -46,6 +45,15 @@ pub fn connect(enclave: &Enclave, port: u32) -> io::Result<UnixStream> {
             format!("the answer to CONNECT is {line:?}"),
         )),
     }
+}
+
+/// The kernel gives an enclave two seconds to answer, which is little for one on a busy emulated machine.
+fn patiently(cid: u32, port: u32) -> io::Result<VsockStream> {
+    let attempt = || match VsockStream::connect_with_cid_port(cid, port) {
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => None,
+        result => Some(result),
+    };
+    poll::within(poll::LIMIT, attempt).unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()))
 }
 
 fn retyped(stream: &impl AsFd) -> io::Result<UnixStream> {

@@ -343,7 +343,9 @@ mod machine {
         let ended = host.cli(&["describe-enclaves", "--ended"]).succeeded().json();
         let ended = ended.as_array().expect("an array");
         let ours = ended.iter().find(|ended| ended["EnclaveID"] == id.as_str());
-        println!("{name}: {}", ours.expect("it is listed"));
+        let ours = ours.expect("it is listed");
+        let reason = ours["Reason"].as_str().unwrap_or_default();
+        assert!(!reason.is_empty() && !reason.contains("or was killed"), "{ours}");
         exchange(&good);
         assert_eq!(kernel_log::complaints(), Vec::<String>::new());
         good.terminate();

@@ -14,7 +14,8 @@
 //! vcpu      one pinned thread per vCPU: run, serve the exit, repeat
 //! ```
 //!
-//! The main thread then serves the devices with one event loop (`machine`). The process ends when the guest does, when
+//! The vsock device then has a thread of its own, the main thread serves the other devices with one event loop (`machine`), and each
+//! thread makes the system calls of its work alone (`sandbox`). The process ends when the guest does, when
 //! the daemon goes away, or when it is killed; nothing outlives it, because it owns nothing but descriptors.
 //!
 //! # What is trusted

@@ -5,7 +5,7 @@ use std::{os::fd::AsFd, process::ExitCode};
 use api::vmm::{Event, ExitReason};
 use enclave_vmm::failure::LaunchError;
 use enclave_vmm::sandbox::{
-    Class,
+    self, Class,
     filter::{Filter, Verdict},
 };
 use enclave_vmm::{control::Control, log, machine, privileges, probe, signals};
@@ -60,6 +60,7 @@ fn run(verdict: Verdict) -> ExitCode {
 }
 
 fn run_confined(control: &Control<'_>, verdict: Verdict) -> Result<ExitReason, LaunchError> {
+    sandbox::allocator::keep_to_few_arenas();
     Filter::of(Class::Boot, verdict)?.install()?;
     machine::run(control, verdict)
 }

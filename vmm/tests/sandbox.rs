@@ -12,8 +12,8 @@
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitStatus};
 
-use enclave_vmm::sandbox::Class;
 use enclave_vmm::sandbox::filter::{Filter, Verdict};
+use enclave_vmm::sandbox::{Class, allocator};
 use libc::c_long;
 
 /// `CLASS ATTEMPT` of the process that is to try.
@@ -168,6 +168,103 @@ fn attempts() -> Vec<Attempt> {
     ]
 }
 
+/// What threads do seldom, so that no run shows when it is not let through.
+fn duties() -> Vec<(Attempt, &'static [&'static str])> {
+    use libc::*;
+    const ALL: &[&str] = &["boot", "vcpu", "vsock", "vsock-unix", "devices"];
+    let own = u64::from(std::process::id());
+    vec![
+        (attempt("make memory larger", SYS_mremap, NONE), ALL),
+        (attempt("let others run", SYS_sched_yield, NONE), ALL),
+        (attempt("read the clock", SYS_clock_gettime, NONE), ALL),
+        (
+            attempt("signal a thread of its own", SYS_tgkill, [own, own, 0, 0, 0, 0]),
+            ALL,
+        ),
+        (
+            attempt(
+                "die of a fault",
+                SYS_rt_sigaction,
+                [SIGSEGV as u64, 0, 0, 8, 0, 0],
+            ),
+            ALL,
+        ),
+        (
+            attempt(
+                "take memory of one node",
+                SYS_mbind,
+                [0, 0, MPOL_BIND as u64, 0, 0, 0],
+            ),
+            &["boot"],
+        ),
+        (
+            attempt(
+                "look at a vCPU that has halted",
+                SYS_ioctl,
+                [NO_FILE, 0x8040_ae9f, 0, 0, 0, 0],
+            ),
+            &["boot", "vcpu"],
+        ),
+        (
+            attempt(
+                "interrupt the guest",
+                SYS_ioctl,
+                [NO_FILE, 0x4008_ae61, 0, 0, 0, 0],
+            ),
+            ALL,
+        ),
+    ]
+}
+
+#[test]
+fn what_is_seldom_done_does_not_end_the_process() {
+    let mut wrong = Vec::new();
+    for (duty, classes) in duties() {
+        for class in classes {
+            let ended = outcome(class, &duty);
+            if !ended.success() {
+                wrong.push(format!("{class}: {}: {ended}", duty.name));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// More threads than glibc has arenas before it counts processors, all of which allocate.
+#[test]
+fn many_threads_allocate_under_a_filter() {
+    let child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "the_one_with_many_threads", "--test-threads", "1"])
+        .env(ATTEMPT, "many threads")
+        .output()
+        .unwrap();
+    assert!(child.status.success(), "{child:?}");
+}
+
+/// Does nothing unless it is the process that is to try.
+#[test]
+fn the_one_with_many_threads() {
+    if std::env::var(ATTEMPT).as_deref() != Ok("many threads") {
+        return;
+    }
+    allocator::keep_to_few_arenas();
+    Filter::of(Class::Boot, Verdict::End).unwrap().install().unwrap();
+    let filter = Filter::of(Class::Vcpu, Verdict::End).unwrap();
+    let barrier = std::sync::Barrier::new(40);
+    std::thread::scope(|scope| {
+        for size in 0..40 {
+            let (filter, barrier) = (&filter, &barrier);
+            scope.spawn(move || {
+                filter.install().unwrap();
+                barrier.wait();
+                let memory: Vec<Vec<u8>> = (0..100).map(|_| vec![1; 100 + size]).collect();
+                barrier.wait();
+                drop(memory);
+            });
+        }
+    });
+}
+
 /// How a process ends that has the filter of this class and makes this call.
 fn outcome(class: &str, attempt: &Attempt) -> ExitStatus {
     let child = Command::new(std::env::current_exe().unwrap())
@@ -199,11 +296,12 @@ fn the_one_that_tries() {
         return;
     };
     let (class, name) = wanted.split_once(' ').unwrap();
-    let (_, class) = CLASSES.into_iter().find(|(name, _)| *name == class).unwrap();
-    let attempt = attempts()
-        .into_iter()
-        .find(|attempt| attempt.name == name)
-        .unwrap();
+    let Some((_, class)) = CLASSES.into_iter().find(|(name, _)| *name == class) else {
+        return;
+    };
+    let duties = duties().into_iter().map(|(duty, _)| duty);
+    let mut all = attempts().into_iter().chain(duties);
+    let attempt = all.find(|attempt| attempt.name == name).unwrap();
     Filter::of(class, Verdict::End).unwrap().install().unwrap();
     let Attempt {
         call,

@@ -23,7 +23,7 @@ const UNFINISHED_NOTE: &str = "enclave.json.new";
 const MAX_NOTE: u64 = 64 << 10;
 
 /// The form of the notes that this daemon writes. One that reads another ends the enclave rather than guess.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// Everything a daemon needs to take over an enclave.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -168,7 +168,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let read = || Note::read(directory.path()).unwrap_err();
         assert!(matches!(read(), NoteError::Io(_)));
-        for damaged in ["", "{", "[]", "{\"format\":1}"] {
+        for damaged in ["", "{", "[]", "{\"format\":2}"] {
             fs::write(directory.path().join(NOTE_FILE), damaged).unwrap();
             assert!(matches!(read(), NoteError::Malformed(_)), "{damaged}");
         }

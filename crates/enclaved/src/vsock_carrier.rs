@@ -55,7 +55,7 @@ fn cannot_open(device: &Path, error: Errno) -> Failure {
     let context = if is_not_there(error) {
         format!("There is no {device}; `modprobe vhost_vsock` makes it, and `--vsock unix` does without")
     } else {
-        format!("{device} cannot be opened")
+        format!("{device} cannot be opened; `--vsock unix` does without")
     };
     Failure::caused_by(ErrorCode::FileOperation, &context, &io::Error::from(error))
 }

@@ -10,7 +10,7 @@ use crate::{GuestMemory, Interrupt};
 /// # Threads
 ///
 /// The transport calls every method from whichever vCPU thread wrote the register, one call at a time. The work of a
-/// running device is done elsewhere, on the VMM's device thread, which [`activate`](Self::activate) hands the queues to.
+/// running device is done elsewhere, on a thread of the device's, which [`activate`](Self::activate) hands the queues to.
 /// No method may wait for input or output: a vCPU that waits is a guest that stands still.
 ///
 /// # Life
@@ -24,7 +24,7 @@ use crate::{GuestMemory, Interrupt};
 /// The transport calls `activate` only when it holds no `Running`, and `reset` with the one it holds. So a device is never
 /// active twice, and after `reset` has returned the queues of the previous life are gone.
 pub trait VirtioDevice: Send {
-    /// The active device, or the handle to it if it lives on the device thread.
+    /// The active device, or the handle to it if it lives on a thread of the device's.
     type Running: Send;
 
     /// The device type (virtio 1.2, chapter 5). Constant for the life of the device.

@@ -101,7 +101,8 @@ impl Target {
         Ok(Self {
             route,
             most_connections,
-            free: Arc::new(Semaphore::new(most_connections)),
+            // A limit beyond what a semaphore counts is none.
+            free: Arc::new(Semaphore::new(most_connections.min(Semaphore::MAX_PERMITS))),
             counters: Counters::default(),
             full: LogLimit::once_in(FULL_INTERVAL),
             failures: LogLimit::once_in(FAILURE_INTERVAL),

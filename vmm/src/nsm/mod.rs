@@ -19,7 +19,7 @@
 //!
 //! # Two halves
 //!
-//! As with [`crate::vsock`], [`Nsm`] is activated and reset on vCPU threads and [`NsmWorker`] works on the device thread; what
+//! [`Nsm`] is activated and reset on vCPU threads and [`NsmWorker`] works on the device thread; what
 //! they share is locked for moments, and nobody waits while holding the lock.
 
 mod channel;

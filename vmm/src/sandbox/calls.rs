@@ -77,6 +77,13 @@ const EVERY: &[Rule] = &[
     any(libc::SYS_clock_gettime),
     // Of a call that a signal has interrupted.
     any(libc::SYS_restart_syscall),
+    // Of a lock that somebody else is about to leave.
+    any(libc::SYS_sched_yield),
+    // Of a fault or an abort, which is to be seen as one: the default action for its signal, and the signal itself, as `of` says.
+    equal(libc::SYS_rt_sigaction, 0, libc::SIGSEGV.cast_unsigned()),
+    equal(libc::SYS_rt_sigaction, 0, libc::SIGBUS.cast_unsigned()),
+    equal(libc::SYS_rt_sigaction, 0, libc::SIGABRT.cast_unsigned()),
+    any(libc::SYS_getpid),
     any(libc::SYS_exit),
     any(libc::SYS_exit_group),
 ];
@@ -87,6 +94,7 @@ const VCPU: &[Rule] = &[
     // Whether it has halted for ever.
     ioctl(ioctls::KVM_GET_REGS),
     ioctl(ioctls::KVM_GET_MP_STATE),
+    ioctl(ioctls::KVM_GET_VCPU_EVENTS),
     ioctl(ioctls::VHOST_SET_VRING_NUM),
     ioctl(ioctls::VHOST_SET_VRING_BASE),
     ioctl(ioctls::VHOST_SET_VRING_ADDR),
@@ -128,9 +136,6 @@ const UNIX_SOCKETS: &[Rule] = &[
     any(libc::SYS_connect),
 ];
 
-/// vCPUs are interrupted by a signal, as [`of`] says, to threads of this process.
-const SIGNALS: &[Rule] = &[any(libc::SYS_getpid)];
-
 /// The image is read, the machine made, its threads started.
 const BOOT: &[Rule] = &[
     any(libc::SYS_pread64),
@@ -138,6 +143,8 @@ const BOOT: &[Rule] = &[
     any(libc::SYS_fstat),
     any(libc::SYS_statx),
     any(libc::SYS_fchdir),
+    // Guest memory on one node.
+    equal(libc::SYS_mbind, 2, libc::MPOL_BIND.cast_unsigned()),
     any(libc::SYS_epoll_create1),
     equal(libc::SYS_fcntl, 1, libc::F_DUPFD_CLOEXEC.cast_unsigned()),
     ioctl(ioctls::FIONBIO),
@@ -180,15 +187,14 @@ const BOOT: &[Rule] = &[
 /// All rules of a class.
 pub fn of(class: Class) -> Vec<Rule> {
     let parts: &[&[Rule]] = match class {
-        Class::Boot => &[EVERY, VCPU, DEVICE, VSOCK, SOCKETS, UNIX_SOCKETS, SIGNALS, BOOT],
+        Class::Boot => &[EVERY, VCPU, DEVICE, VSOCK, SOCKETS, UNIX_SOCKETS, BOOT],
         Class::Vcpu => &[EVERY, VCPU],
         Class::Vsock { unix_sockets: true } => &[EVERY, DEVICE, VSOCK, SOCKETS, UNIX_SOCKETS],
         Class::Vsock { unix_sockets: false } => &[EVERY, DEVICE, VSOCK],
-        Class::Devices => &[EVERY, DEVICE, SOCKETS, SIGNALS],
+        Class::Devices => &[EVERY, DEVICE, SOCKETS],
     };
     let mut rules = parts.concat();
-    if [Class::Boot, Class::Devices].contains(&class) {
-        rules.push(equal(libc::SYS_tgkill, 0, std::process::id()));
-    }
+    // To threads of this process: vCPUs are interrupted by a signal.
+    rules.push(equal(libc::SYS_tgkill, 0, std::process::id()));
     rules
 }

@@ -20,6 +20,7 @@ pub(super) const KVM_SET_SREGS: u32 = 0x4138_ae84;
 pub(super) const KVM_SET_MSRS: u32 = 0x4008_ae89;
 pub(super) const KVM_SET_CPUID2: u32 = 0x4008_ae90;
 pub(super) const KVM_GET_MP_STATE: u32 = 0x8004_ae98;
+pub(super) const KVM_GET_VCPU_EVENTS: u32 = 0x8040_ae9f;
 pub(super) const KVM_SET_TSC_KHZ: u32 = 0xaea2;
 
 pub(super) const VHOST_GET_FEATURES: u32 = 0x8008_af00;

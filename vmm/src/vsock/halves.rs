@@ -3,7 +3,7 @@
 //! [`Vsock`] is activated and reset by its transport on vCPU threads, [`VsockWorker`] takes the *turns* on a thread of its own:
 //! something that the backend waits for wakes it, and it does what there is to do, within bounds and without waiting. So however
 //! much comes and goes, the security module and the serial port are served, and a packet waits for nothing but packets.
-//! Between the two is the active device in a mutex. A turn holds it for some megabytes of copying at most; a vCPU takes it to
+//! Between the two is the active device in a mutex. A turn holds it for some megabytes of copying at most, or to close all sockets; a vCPU takes it to
 //! activate or to reset the device and for nothing else. No thread waits for another while it holds it. When a reset returns, guest
 //! memory is not touched any more and the worker finds nothing to do. What was buffered of the guest's connections is gone with
 //! the Unix backend; the kernel keeps its sockets until the guest, asked about them, says that it does not know them.
@@ -79,7 +79,7 @@ pub struct Vsock<B: Backend> {
     shared: Arc<Shared<B>>,
 }
 
-/// The worker half: what the device thread's event loop runs.
+/// The worker half: what the device's thread runs.
 #[derive(Debug)]
 pub struct VsockWorker<B: Backend> {
     shared: Arc<Shared<B>>,

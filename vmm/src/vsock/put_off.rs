@@ -25,7 +25,8 @@ const ENOUGH: usize = 32;
 pub(super) struct PutOff {
     descriptors: usize,
     timer: TimerFd,
-    timer_runs: bool,
+    /// What the timer is set to, while it runs.
+    timer_runs: Option<Duration>,
     time_is_up: bool,
     wait: Duration,
 }
@@ -35,7 +36,7 @@ impl PutOff {
         Ok(Self {
             descriptors: 0,
             timer: TimerFd::new()?,
-            timer_runs: false,
+            timer_runs: None,
             time_is_up: false,
             wait: LONGEST,
         })
@@ -48,7 +49,7 @@ impl PutOff {
 
     /// The timer has gone off.
     pub(super) fn time_is_up(&mut self) {
-        self.timer_runs = false;
+        self.timer_runs = None;
         self.time_is_up = true;
     }
 
@@ -80,11 +81,12 @@ impl PutOff {
             self.wait = (self.wait * 2).min(LONGEST_WAIT);
             self.time_is_up = false;
         }
-        if self.timer_runs || (self.descriptors == 0 && !under_way) {
+        let set_early_enough = self.timer_runs.is_some_and(|set| set <= self.wait);
+        if set_early_enough || (self.descriptors == 0 && !under_way) {
             return Ok(());
         }
         self.timer.reset(self.wait, None)?;
-        self.timer_runs = true;
+        self.timer_runs = Some(self.wait);
         Ok(())
     }
 }
@@ -125,8 +127,10 @@ mod tests {
             interrupt.end_turn(true).unwrap();
             interrupt.time_is_up();
         }
-        assert_eq!(interrupt.wait, LONGEST_WAIT);
+        interrupt.end_turn(true).unwrap();
+        assert_eq!(interrupt.timer_runs, Some(LONGEST_WAIT));
         interrupt.add(2);
-        assert_eq!(interrupt.wait, LONGEST);
+        interrupt.end_turn(true).unwrap();
+        assert_eq!(interrupt.timer_runs, Some(LONGEST));
     }
 }

@@ -177,7 +177,7 @@ pub(super) fn vhost_vsock(root: &Path) -> Finding {
     if root.join("dev/vhost-vsock").exists() {
         return Finding::ok(
             "vhost-vsock",
-            "/dev/vhost-vsock is there: programs reach enclaves through AF_VSOCK",
+            "/dev/vhost-vsock is there: programs reach enclaves through AF_VSOCK, unless --vsock unix is said",
         );
     }
     Finding::wrong(
