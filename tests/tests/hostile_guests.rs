@@ -5,7 +5,7 @@
 //! The kernel is the crate `hostile-guest`. Beside it runs an enclave that behaves, on which data are exchanged all the time.
 
 #![forbid(unsafe_code)]
-#![expect(clippy::expect_used, reason = "a suite fails on the spot")]
+#![expect(clippy::expect_used, clippy::panic, reason = "a suite fails on the spot")]
 
 use std::io;
 use std::os::unix::net::UnixStream;
@@ -69,7 +69,7 @@ fn is_withstood(backend: &str, attack: &Attack) {
     thread::scope(|scope| {
         let _stop = StopsAtEnd(&stop);
         scope.spawn(|| echo_until(&stop, &listener));
-        watch(&good, &hostile);
+        watch(host, &good, &hostile);
     });
 
     drop(listener);
@@ -113,7 +113,7 @@ fn hostile_guest(host: &Host, attack: &Attack) -> Hostile {
 }
 
 /// Exchanges data with the good enclave for as long as the attack goes on, and looks at what the hostile one's VMM holds.
-fn watch(good: &Enclave, hostile: &Hostile) {
+fn watch(host: &Host, good: &Enclave, hostile: &Hostile) {
     let vmm = hostile.enclave.process_id();
     let mut console = hostile.enclave.console();
     console.wait_for("hostile-guest: ready for");
@@ -123,10 +123,10 @@ fn watch(good: &Enclave, hostile: &Hostile) {
     poll::until("the end of the attack", || {
         let said = console.stdout();
         let now = Holdings::of(vmm);
-        assert!(
-            now.is_some() && hostile.enclave.description().is_some(),
-            "the VMM has ended:\n{said}"
-        );
+        if now.is_none() || hostile.enclave.description().is_none() {
+            let ended = host.cli(&["describe-enclaves", "--ended"]);
+            panic!("the VMM has ended:\n{said}\n{}", ended.stdout);
+        }
         most = now.map_or(most, |now| most.most(now));
         exchange(good);
         exchanges += 1;

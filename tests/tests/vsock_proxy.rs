@@ -158,7 +158,12 @@ fn a_server_that_is_down_ends_connections_in_order_and_is_reached_when_it_is_bac
     assert_eq!(order(&enclave, exchange(1, KIB)).expect("an answer"), "exchanged");
     first.join().expect("no panic");
     for _ in 0..3 {
-        assert_eq!(received(&enclave), nothing);
+        // Which of the two it is depends on whether the end has come before the enclave looks.
+        let answer = received(&enclave);
+        assert!(
+            answer == nothing || answer.starts_with("NotConnected"),
+            "{answer}"
+        );
     }
     let (_, _second) = serve(server, 10, stream::echo);
     assert_eq!(
