@@ -174,6 +174,14 @@ fn duties() -> Vec<(Attempt, &'static [&'static str])> {
     const ALL: &[&str] = &["boot", "vcpu", "vsock", "vsock-unix", "devices"];
     let own = u64::from(std::process::id());
     vec![
+        (
+            attempt(
+                "catch a signal",
+                SYS_rt_sigaction,
+                [SIGTERM as u64, 0, 0, 8, 0, 0],
+            ),
+            &["boot"],
+        ),
         (attempt("make memory larger", SYS_mremap, NONE), ALL),
         (attempt("let others run", SYS_sched_yield, NONE), ALL),
         (attempt("read the clock", SYS_clock_gettime, NONE), ALL),

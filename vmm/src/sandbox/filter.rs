@@ -41,15 +41,7 @@ impl Filter {
     /// # Errors
     /// If the rules are at fault, which a test rules out.
     pub fn of(class: Class, verdict: Verdict) -> Result<Self, FilterError> {
-        let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
-        for Rule { call, only } in calls::of(class) {
-            let alternatives = rules.entry(call).or_default();
-            alternatives.extend(
-                condition(only)?
-                    .map(|condition| SeccompRule::new(vec![condition]))
-                    .transpose()?,
-            );
-        }
+        let rules = rules_of(class)?;
         let otherwise = match verdict {
             Verdict::End => SeccompAction::KillProcess,
             Verdict::Log => SeccompAction::Log,
@@ -65,6 +57,25 @@ impl Filter {
     pub fn install(&self) -> Result<(), FilterError> {
         Ok(seccompiler::apply_filter(&self.0)?)
     }
+}
+
+/// For each call what its arguments may be; a call without a rule for them may have any.
+fn rules_of(class: Class) -> Result<BTreeMap<i64, Vec<SeccompRule>>, FilterError> {
+    let all = calls::of(class);
+    let with_any_arguments = |call| {
+        all.contains(&Rule {
+            call,
+            only: Only::Any,
+        })
+    };
+    let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
+    for Rule { call, only } in &all {
+        let alternatives = rules.entry(*call).or_default();
+        if let Some(condition) = condition(*only)?.filter(|_| !with_any_arguments(*call)) {
+            alternatives.push(SeccompRule::new(vec![condition])?);
+        }
+    }
+    Ok(rules)
 }
 
 /// None for a call with any arguments.
