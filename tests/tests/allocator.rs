@@ -152,8 +152,8 @@ impl StandIn {
         let start = fields.split_ascii_whitespace().nth(19).expect("a start time");
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").expect("/proc");
         let note = format!(
-            r#"{{"format":1,"enclave":{{"id":"i-0000000000000000-enc1","name":"stand-in","cid":16,"cpu_ids":[2],
-                "memory_mib":64,"debug_mode":false,"created":0}},"vmm":{{"process_id":{},"start_time":{start},
+            r#"{{"format":2,"enclave":{{"id":"i-0000000000000000-enc1","name":"stand-in","cid":16,"cpu_ids":[2],
+                "memory_mib":64,"debug_mode":false,"vsock":"unix","created":0}},"vmm":{{"process_id":{},"start_time":{start},
                 "boot_id":"{}"}},"measurements":null}}"#,
             process.id(),
             boot.trim()
