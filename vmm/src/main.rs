@@ -60,7 +60,7 @@ fn run(verdict: Verdict) -> ExitCode {
 }
 
 fn run_confined(control: &Control<'_>, verdict: Verdict) -> Result<ExitReason, LaunchError> {
-    sandbox::allocator::keep_to_few_arenas();
+    sandbox::allocator::keep_to_one_arena();
     Filter::of(Class::Boot, verdict)?.install()?;
     machine::run(control, verdict)
 }

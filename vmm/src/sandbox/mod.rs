@@ -17,7 +17,7 @@
 //!
 //! The C library makes calls of its own. Those of the dynamic linker and of locales are none of a static program's; that of its
 //! allocator, which counts the machine's processors when there are many threads, is spared by
-//! [`allocator::keep_to_few_arenas`].
+//! [`allocator::keep_to_one_arena`].
 
 pub mod allocator;
 pub mod calls;
