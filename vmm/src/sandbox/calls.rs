@@ -59,6 +59,8 @@ const EVERY: &[Rule] = &[
     any(libc::SYS_read),
     any(libc::SYS_write),
     any(libc::SYS_close),
+    // Whether a descriptor is open: the standard library's own check.
+    equal(libc::SYS_fcntl, 1, libc::F_GETFD.cast_unsigned()),
     any(libc::SYS_futex),
     not_executable(libc::SYS_mmap),
     not_executable(libc::SYS_mprotect),
