@@ -19,7 +19,7 @@ enclave-vmm runs one enclave. The daemon enclaved starts it; there is nothing to
 With --log-forbidden-calls the kernel logs system calls that it may not make, where they would end it.
 ";
 
-/// The daemon's developers want to know of such calls rather than to have them end the enclave.
+/// For developers, who want to know of such calls. The daemon does not say it; a script that is its `--vmm` can.
 const LOG_FORBIDDEN_CALLS: &str = "--log-forbidden-calls";
 
 fn main() -> ExitCode {

@@ -1,11 +1,11 @@
-//! Why an enclave could not be started.
+//! What keeps any benchmark from measuring.
 
 use std::{
     io,
     path::{Path, PathBuf},
 };
 
-/// A VMM that does not run.
+/// What the operating system refused, or a VMM that does not run.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file could not be used.
@@ -32,7 +32,7 @@ pub enum Error {
 }
 
 /// Gives an I/O error the path it happened at.
-pub(crate) fn at(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+pub fn at(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
     move |source| Error::File {
         action,
         path: path.to_owned(),
@@ -41,7 +41,7 @@ pub(crate) fn at(action: &'static str, path: &Path) -> impl FnOnce(io::Error) ->
 }
 
 /// Gives an error of the operating system what was tried.
-pub(crate) fn system<E: Into<io::Error>>(action: &'static str) -> impl FnOnce(E) -> Error {
+pub fn system<E: Into<io::Error>>(action: &'static str) -> impl FnOnce(E) -> Error {
     move |source| Error::System {
         action,
         source: source.into(),

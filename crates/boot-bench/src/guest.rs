@@ -9,10 +9,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use eif::{Arch, BuildMetadata, Builder, Measurements, Metadata};
+use bench::at;
+use eif::{Arch, Builder, Measurements};
 use image::cpio::{Attributes, Device, Writer};
 
-use crate::error::{Error, at};
+use crate::error::Error;
 
 /// The port of Bochs's debug console: no device of a PC is there, so neither kernel nor VMM touches it.
 pub(crate) const MARK_PORT: u8 = 0xe9;
@@ -71,7 +72,7 @@ pub(crate) fn build(kernel: &Path, directory: &Path) -> Result<Image, Error> {
         Arch::X86_64,
         &mut source,
         KERNEL_ARGUMENTS.as_bytes(),
-        &metadata(),
+        &bench::metadata("boot-bench", env!("CARGO_PKG_VERSION")),
     )?;
     builder.add_ramdisk(&mut Cursor::new(initramfs()?))?;
     let measurements = builder.finish()?;
@@ -115,23 +116,6 @@ fn program() -> Vec<u8> {
     }
     elf.extend(CODE);
     elf
-}
-
-fn metadata() -> Metadata {
-    let text = || "boot-bench".to_owned();
-    Metadata {
-        image_name: text(),
-        image_version: text(),
-        build_metadata: BuildMetadata {
-            build_time: "1970-01-01T00:00:00Z".to_owned(),
-            build_tool: text(),
-            build_tool_version: env!("CARGO_PKG_VERSION").to_owned(),
-            operating_system: text(),
-            kernel_version: text(),
-        },
-        docker_info: None,
-        custom_metadata: None,
-    }
 }
 
 #[cfg(test)]

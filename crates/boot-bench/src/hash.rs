@@ -12,7 +12,9 @@ use std::{
 
 use eif::{Layout, Measurements, Measurer, SectionKind};
 
-use crate::error::{Error, at};
+use bench::at;
+
+use crate::error::Error;
 
 /// How long the same code as in the VMM takes over the same bytes.
 pub(crate) fn time(eif: &Path) -> Result<Duration, Error> {

@@ -38,7 +38,7 @@ mod smaps;
 mod trace;
 mod tracefs;
 
-use std::{error::Error as _, path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
@@ -90,19 +90,7 @@ fn main() -> ExitCode {
         }),
         Command::Hash { eif } => hash::time(&eif).map(|time| println!("{}", time.as_nanos())),
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            let mut text = error.to_string();
-            let mut cause = error.source();
-            while let Some(error) = cause {
-                text = format!("{text}: {error}");
-                cause = error.source();
-            }
-            eprintln!("boot-bench: {text}");
-            ExitCode::FAILURE
-        }
-    }
+    bench::exit_code("boot-bench", result)
 }
 
 fn run(plan: &Plan) -> Result<(), Error> {

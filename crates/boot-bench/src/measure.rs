@@ -11,8 +11,10 @@ use std::{
 use api::vmm::VsockBackend;
 use bench::{Launch, Samples, Vmm};
 
+use bench::at;
+
 use crate::{
-    error::{Error, at},
+    error::Error,
     guest::{self, Image},
     smaps,
     trace::{SystemCalls, Timeline},
@@ -83,7 +85,7 @@ pub(crate) fn run(plan: &Plan) -> Result<Vec<Figures>, Error> {
 /// know, at a limited rate, so some starts would pay for that and others not.
 fn silence_console() -> Result<(), Error> {
     let path = Path::new("/proc/sys/kernel/printk");
-    fs::write(path, "1").map_err(at("write", path))
+    Ok(fs::write(path, "1").map_err(at("write", path))?)
 }
 
 /// One start that was timed.
@@ -208,7 +210,7 @@ fn private_memory(vmm: &Vmm) -> Result<u64, Error> {
 
 /// Runs `boot-bench hash` on the image.
 fn hash(image: &Image) -> Result<Duration, Error> {
-    let program = env::current_exe().map_err(crate::error::system("find this program"))?;
+    let program = env::current_exe().map_err(bench::system("find this program"))?;
     let output = Command::new(&program)
         .arg("hash")
         .arg(&image.path)

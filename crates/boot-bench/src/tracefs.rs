@@ -8,10 +8,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{
-    error::{Error, at},
-    guest::MARK_PORT,
-};
+use bench::at;
+
+use crate::{error::Error, guest::MARK_PORT};
 
 /// Where Linux mounts it.
 const ROOT: &str = "/sys/kernel/tracing";
@@ -66,7 +65,7 @@ impl Tracefs {
     /// What has been recorded.
     pub(crate) fn records(&self) -> Result<String, Error> {
         let path = self.root.join("trace");
-        fs::read_to_string(&path).map_err(at("read", &path))
+        Ok(fs::read_to_string(&path).map_err(at("read", &path))?)
     }
 
     /// Records nothing any more.
@@ -93,6 +92,6 @@ impl Tracefs {
 
     fn write(&self, file: &str, text: &str) -> Result<(), Error> {
         let path = self.root.join(file);
-        fs::write(&path, text).map_err(at("write", &path))
+        Ok(fs::write(&path, text).map_err(at("write", &path))?)
     }
 }

@@ -6,11 +6,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use eif::{Arch, BuildMetadata, Builder, Metadata};
+use eif::{Arch, Builder};
 use image::cpio::{Attributes, Device, Writer};
 use vsock_bench::PARENT_CID;
 
-use crate::error::{Error, at};
+use bench::at;
+
+use crate::error::Error;
 
 /// The command line of AWS's x86-64 blobs (nitro-cli 1.5.0, `blobs/x86_64/cmdline`), and no messages: each byte of them
 /// is an exit to the VMM.
@@ -42,7 +44,7 @@ pub(crate) fn build(kernel: &Path, program: &Path, directory: &Path) -> Result<G
     let output = File::create(&eif).map_err(at("create", &eif))?;
     let mut source = File::open(kernel).map_err(at("open", kernel))?;
     let command_line = arguments(3);
-    let metadata = metadata();
+    let metadata = bench::metadata("vsock-bench", env!("CARGO_PKG_VERSION"));
     let mut builder = Builder::new(
         output,
         Arch::X86_64,
@@ -67,21 +69,4 @@ fn archive(init: &[u8]) -> Result<Vec<u8>, image::cpio::Error> {
     cpio.device("dev/console", Attributes::new(0o600), console)?;
     cpio.file("init", Attributes::new(0o755), init)?;
     cpio.finish()
-}
-
-fn metadata() -> Metadata {
-    let text = || "vsock-bench".to_owned();
-    Metadata {
-        image_name: text(),
-        image_version: text(),
-        build_metadata: BuildMetadata {
-            build_time: "1970-01-01T00:00:00Z".to_owned(),
-            build_tool: text(),
-            build_tool_version: env!("CARGO_PKG_VERSION").to_owned(),
-            operating_system: text(),
-            kernel_version: text(),
-        },
-        docker_info: None,
-        custom_metadata: None,
-    }
 }

@@ -17,8 +17,10 @@ use rustix::{
 };
 use vsock_bench::port;
 
+use bench::{at, system};
+
 use crate::{
-    error::{Error, at, system},
+    error::Error,
     guest::{self, Guest},
     way::{Kind, Way},
 };
@@ -191,7 +193,7 @@ impl Host {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log_file);
-        command.spawn().map(Qemu).map_err(at("run", &self.qemu))
+        Ok(command.spawn().map(Qemu).map_err(at("run", &self.qemu))?)
     }
 
     /// What QEMU has said, to be shown when its guest does not come.

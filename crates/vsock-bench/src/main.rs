@@ -31,7 +31,7 @@ mod report;
 mod rounds;
 mod way;
 
-use std::{error::Error as _, path::PathBuf, process::ExitCode, time::Duration};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::Parser;
 
@@ -72,19 +72,7 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    match run(Arguments::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            let mut text = error.to_string();
-            let mut cause = error.source();
-            while let Some(error) = cause {
-                text = format!("{text}: {error}");
-                cause = error.source();
-            }
-            eprintln!("vsock-bench: {text}");
-            ExitCode::FAILURE
-        }
-    }
+    bench::exit_code("vsock-bench", run(Arguments::parse()))
 }
 
 fn run(arguments: Arguments) -> Result<(), Error> {

@@ -5,8 +5,10 @@ use std::{fmt::Write as _, io};
 
 use bench::Samples;
 
+use bench::system;
+
 use crate::{
-    error::{Error, system},
+    error::Error,
     events::{Counts, Events},
     machine::{Carrier, Host, Machine},
     measure::{Amounts, Figure, Watch},

@@ -15,9 +15,8 @@
 //! Filters add up: the list of Boot has what the others have, and that of each other class is a part of it. What a class may do is
 //! in [`calls`], how that becomes a filter of the kernel's in [`filter`].
 //!
-//! The C library makes calls of its own. Those of the dynamic linker and of locales are none of a static program's; that of its
-//! allocator, which counts the machine's processors when there are many threads, is spared by
-//! [`allocator::keep_to_one_arena`].
+//! The C library makes calls of its own. Those of the dynamic linker and of locales are none of a static program's; those of its
+//! allocator, which opens files when it has more than one arena, are spared by [`allocator::keep_to_one_arena`].
 
 pub mod allocator;
 pub mod calls;

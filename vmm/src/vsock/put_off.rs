@@ -8,6 +8,7 @@
 use std::io;
 use std::time::Duration;
 
+use virtio::{ActiveQueue, GuestMemory, QueueError};
 use vmm_sys_util::timerfd::TimerFd;
 
 /// How long an interrupt is put off.
@@ -61,14 +62,28 @@ impl PutOff {
         }
     }
 
-    /// Whether the driver is to be told now.
-    pub(super) fn is_due(&self) -> bool {
-        self.descriptors >= ENOUGH || (self.time_is_up && self.descriptors > 0)
+    /// Whether the driver is to be interrupted now, for what it has received or for what was taken of it, whose interrupt
+    /// this is.
+    ///
+    /// # Errors
+    /// If a queue is unusable.
+    pub(super) fn is_interrupt_wanted(
+        &mut self,
+        receive: &mut ActiveQueue,
+        transmit: &mut ActiveQueue,
+        memory: &GuestMemory,
+    ) -> Result<bool, QueueError> {
+        let for_received = receive.needs_interrupt(memory)?;
+        if !for_received && !self.is_due() {
+            return Ok(false);
+        }
+        self.descriptors = 0;
+        Ok(transmit.needs_interrupt(memory)? || for_received)
     }
 
-    /// The driver is told.
-    pub(super) fn told(&mut self) {
-        self.descriptors = 0;
+    /// Whether the driver is to be told now.
+    fn is_due(&self) -> bool {
+        self.descriptors >= ENOUGH || (self.time_is_up && self.descriptors > 0)
     }
 
     /// The turn is over. Something is put off if the driver has not been told of all that was taken, or if some is `under_way`.
@@ -102,7 +117,7 @@ mod tests {
         assert!(!interrupt.is_due());
         interrupt.add(1);
         assert!(interrupt.is_due());
-        interrupt.told();
+        interrupt.descriptors = 0;
         assert!(!interrupt.is_due());
 
         interrupt.add(1);

@@ -111,13 +111,11 @@ impl Active {
     /// Both queues share one line: one interrupt for the whole turn.
     fn interrupt_driver(&mut self) -> Result<(), QueueError> {
         self.put_off.add(self.transmitter.take_count());
-        let for_received = self.receiver.queue().needs_interrupt(&self.memory)?;
-        let mut for_transmitted = false;
-        if for_received || self.put_off.is_due() {
-            for_transmitted = self.transmitter.queue().needs_interrupt(&self.memory)?;
-            self.put_off.told();
-        }
-        if for_received || for_transmitted {
+        let (receive, transmit) = (self.receiver.queue(), self.transmitter.queue());
+        if self
+            .put_off
+            .is_interrupt_wanted(receive, transmit, &self.memory)?
+        {
             self.interrupt.signal_used();
         }
         if let Err(error) = self.put_off.end_turn(false) {
