@@ -27,8 +27,6 @@
 //! vCPU at once; queue addresses may point anywhere; descriptor chains may loop. None of this panics, none of it costs more
 //! than a bounded amount of time and memory. What the device cannot make sense of ends in DEVICE_NEEDS_RESET.
 
-#![forbid(unsafe_code)]
-
 mod device;
 mod interrupt;
 mod mmio;
@@ -37,7 +35,10 @@ mod queue;
 pub use device::{ActivateError, Activation, VirtioDevice};
 pub use interrupt::{Interrupt, InterruptLine};
 pub use mmio::{MmioTransport, TransportError};
-pub use queue::{Access, ActiveQueue, Chain, MalformedChain, QueueError, collect_parts};
+pub use queue::{
+    Access, ActiveQueue, Chain, DESCRIPTOR_SIZE, Descriptor, Descriptors, MalformedChain, OutsideOfRing,
+    QueueError, RingMemory, has_passed, slice_in_one_region,
+};
 
 /// Guest memory as every device sees it: mapped regions without a dirty bitmap.
 pub type GuestMemory = vm_memory::GuestMemoryMmap<()>;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use api::nsm::{MAX_REQUEST, RequestPacket};
-use virtio::{Access, ActiveQueue, Chain, GuestMemory, QueueError, collect_parts};
+use virtio::{Access, ActiveQueue, Chain, GuestMemory, QueueError};
 use vm_memory::{Bytes, GuestAddress};
 
 use super::channel::Channel;
@@ -62,10 +62,9 @@ impl Exchanges {
     /// Takes chains as far as a whole pair, and asks the daemon.
     pub(super) fn advance(&mut self, channel: &mut Channel) -> Result<(), QueueError> {
         while !matches!(self.stage, Stage::Whole(_)) {
-            let memory = Arc::clone(&self.memory);
-            match self.queue.pop(&memory)? {
+            match self.queue.pop()? {
                 Some(chain) => self.take(chain, channel),
-                None if self.queue.enable_doorbell(&memory)? => {}
+                None if self.queue.enable_doorbell()? => {}
                 None => return Ok(()),
             }
         }
@@ -89,9 +88,9 @@ impl Exchanges {
         match std::mem::replace(&mut self.stage, Stage::Idle) {
             Stage::Whole(exchange) if exchange.number == number => {
                 let written = exchange.room.fill(&self.memory, response);
-                self.queue.push_used(&self.memory, exchange.request.head, 0)?;
-                self.queue.push_used(&self.memory, exchange.room.head, written)?;
-                self.queue.notify(&self.memory)
+                self.queue.push_used(exchange.request.head, 0)?;
+                self.queue.push_used(exchange.room.head, written)?;
+                self.queue.notify()
             }
             other => {
                 self.stage = other;
@@ -100,13 +99,13 @@ impl Exchanges {
         }
     }
 
-    fn take(&mut self, chain: Chain<'_>, channel: &mut Channel) {
+    fn take(&mut self, chain: Chain, channel: &mut Channel) {
         self.stage = match std::mem::replace(&mut self.stage, Stage::Idle) {
-            Stage::Idle => Stage::Half(Request::read(chain, &self.memory)),
+            Stage::Idle => Stage::Half(Request::read(&self.queue, chain, &self.memory)),
             Stage::Half(request) => Stage::Whole(Exchange {
                 number: channel.next_number(),
                 request,
-                room: Room::of(chain),
+                room: Room::of(&self.queue, chain),
                 asked: false,
             }),
             whole @ Stage::Whole(_) => whole,
@@ -116,11 +115,14 @@ impl Exchanges {
 
 impl Request {
     /// Reads one byte more than a request may have, and no further. One that cannot be read is empty, as which it is refused.
-    fn read(chain: Chain<'_>, memory: &GuestMemory) -> Self {
-        let head = chain.head_index();
+    fn read(queue: &ActiveQueue, chain: Chain, memory: &GuestMemory) -> Self {
+        let head = chain.head();
         let mut parts = Vec::new();
         let mut bytes = Vec::new();
-        if collect_parts(chain, Access::Read, memory, &mut parts).is_ok() {
+        if queue
+            .collect_parts(chain, Access::Read, memory, &mut parts)
+            .is_ok()
+        {
             for part in parts {
                 let length = part.len().min(MAX_REQUEST + 1 - bytes.len());
                 let start = bytes.len();
@@ -133,12 +135,13 @@ impl Request {
 }
 
 impl Room {
-    fn of(chain: Chain<'_>) -> Self {
-        let head = chain.head_index();
-        let descriptors = chain.take(ActiveQueue::MAX_PARTS);
-        let parts = descriptors
-            .filter(virtio_queue::desc::split::Descriptor::is_write_only)
-            .map(|descriptor| (descriptor.addr(), descriptor.len()))
+    fn of(queue: &ActiveQueue, chain: Chain) -> Self {
+        let head = chain.head();
+        let parts = queue
+            .descriptors(chain)
+            .map_while(Result::ok)
+            .filter(|(_, descriptor)| descriptor.access == Access::Write)
+            .map(|(_, descriptor)| (descriptor.address, descriptor.length))
             .collect();
         Self { head, parts }
     }

@@ -67,9 +67,15 @@ pub enum TurnError {
     /// The guest's queues are unusable.
     #[error(transparent)]
     Queue(#[from] virtio::QueueError),
+    /// The guest has offered a buffer again that it has not got back.
+    #[error("the driver has broken its virtqueue: it offers a buffer twice")]
+    OfferedTwice,
     /// The parent's kernel has answered with something that cannot be.
     #[error("vhost-vsock has broken its virtqueue")]
     Vhost,
+    /// Does not happen: shadow rings are as large as they have to be.
+    #[error("a shadow ring is too small: {0}")]
+    Shadow(#[from] virtio::OutsideOfRing),
 }
 
 /// The device half: what the transport activates and resets.

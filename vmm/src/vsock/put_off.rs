@@ -8,7 +8,7 @@
 use std::io;
 use std::time::Duration;
 
-use virtio::{ActiveQueue, GuestMemory, QueueError};
+use virtio::{ActiveQueue, QueueError};
 use vmm_sys_util::timerfd::TimerFd;
 
 /// How long an interrupt is put off.
@@ -71,14 +71,13 @@ impl PutOff {
         &mut self,
         receive: &mut ActiveQueue,
         transmit: &mut ActiveQueue,
-        memory: &GuestMemory,
     ) -> Result<bool, QueueError> {
-        let for_received = receive.needs_interrupt(memory)?;
+        let for_received = receive.needs_interrupt()?;
         if !for_received && !self.is_due() {
             return Ok(false);
         }
         self.descriptors = 0;
-        Ok(transmit.needs_interrupt(memory)? || for_received)
+        Ok(transmit.needs_interrupt()? || for_received)
     }
 
     /// Whether the driver is to be told now.

@@ -235,11 +235,10 @@ impl<D: VirtioDevice> MmioTransport<D> {
         let event_idx = features & 1 << VIRTIO_RING_F_EVENT_IDX != 0;
         let mut queues = Vec::with_capacity(registers.queues.len());
         for (index, (queue, doorbell)) in registers.queues.iter().zip(&self.doorbells).enumerate() {
-            let queue = queue
-                .build(&self.memory, event_idx)
-                .ok_or(ActivateError::Queue { index })?;
+            let rings = queue.rings(&self.memory).ok_or(ActivateError::Queue { index })?;
             queues.push(ActiveQueue::new(
-                queue,
+                rings,
+                event_idx,
                 Arc::clone(doorbell),
                 self.interrupt.clone(),
             ));

@@ -1,9 +1,9 @@
 //! What the driver has written about one queue, before anybody believes it.
 
-use virtio_queue::{Queue, QueueT};
-use vm_memory::GuestAddress;
+use std::sync::Arc;
 
 use crate::GuestMemory;
+use crate::queue::{Layout, Rings};
 
 /// The registers of one queue (virtio 1.2, 4.2.2: QueueNum, QueueReady, QueueDesc, QueueDriver, QueueDevice).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,22 +37,23 @@ impl QueueRegisters {
         *self = Self::new(self.max_size);
     }
 
-    /// The queue that the registers describe, if the driver has made it ready, its size is a power of two within the
-    /// maximum, and its three rings are aligned and inside guest memory.
-    pub(super) fn build(&self, memory: &GuestMemory, event_idx: bool) -> Option<Queue> {
-        let mut queue = Queue::new(self.max_size).ok()?;
-        queue.try_set_size(u16::try_from(self.size).ok()?).ok()?;
-        queue
-            .try_set_desc_table_address(GuestAddress(self.descriptors))
-            .ok()?;
-        queue
-            .try_set_avail_ring_address(GuestAddress(self.available))
-            .ok()?;
-        queue.try_set_used_ring_address(GuestAddress(self.used)).ok()?;
-        queue.set_event_idx(event_idx);
-        queue.set_ready(self.ready);
-        // virtio-queue takes an available ring at address 0 for a queue that was never set up.
-        (self.available != 0 && queue.is_valid(memory)).then_some(queue)
+    /// The rings that the registers describe, if the driver has made the queue ready, its size is a power of two within the
+    /// maximum, and its three arrays are aligned and inside guest memory.
+    pub(super) fn rings(&self, memory: &Arc<GuestMemory>) -> Option<Rings> {
+        let size = u16::try_from(self.size)
+            .ok()
+            .filter(|size| *size <= self.max_size)?;
+        // An available ring at address 0 is one that was never set up.
+        if !self.ready || self.available == 0 {
+            return None;
+        }
+        let layout = Layout {
+            size,
+            descriptors: self.descriptors,
+            available: self.available,
+            used: self.used,
+        };
+        Rings::new(memory, layout)
     }
 }
 

@@ -10,7 +10,7 @@ use virtio_queue::mock::MockSplitQueue;
 use vm_memory::{Bytes, GuestAddress};
 
 use super::*;
-use crate::{Access, collect_parts};
+use crate::Access;
 
 const MEMORY_SIZE: usize = 0x1_0000;
 const DEVICE_FEATURE: u64 = 1 << 3;
@@ -437,15 +437,15 @@ fn a_chain_goes_through_the_queue() {
     let mut activation = driver.active.lock().unwrap();
     let device_queue = &mut activation.as_mut().unwrap().queues[1];
     let memory = driver.memory.as_ref();
-    let chain = device_queue.pop(memory).unwrap().unwrap();
+    let chain = device_queue.pop().unwrap().unwrap();
     device_queue.undo_pop();
-    let again = device_queue.pop(memory).unwrap().unwrap();
-    assert_eq!(chain.head_index(), again.head_index());
-    assert!(device_queue.pop(memory).unwrap().is_none());
+    let again = device_queue.pop().unwrap().unwrap();
+    assert_eq!(chain.head(), again.head());
+    assert!(device_queue.pop().unwrap().is_none());
 
     let mut parts = Vec::new();
     assert_eq!(
-        collect_parts(chain.clone(), Access::Read, memory, &mut parts),
+        device_queue.collect_parts(chain, Access::Read, memory, &mut parts),
         Ok(5)
     );
     let mut request = Vec::new();
@@ -457,14 +457,14 @@ fn a_chain_goes_through_the_queue() {
     assert_eq!(request, b"abcde");
     parts.clear();
     assert_eq!(
-        collect_parts(chain.clone(), Access::Write, memory, &mut parts),
+        device_queue.collect_parts(chain, Access::Write, memory, &mut parts),
         Ok(8)
     );
     assert_eq!(parts.len(), 2);
 
-    device_queue.push_used(memory, chain.head_index(), 8).unwrap();
-    device_queue.notify(memory).unwrap();
-    device_queue.notify(memory).unwrap();
+    device_queue.push_used(chain.head(), 8).unwrap();
+    device_queue.notify().unwrap();
+    device_queue.notify().unwrap();
     assert_eq!(queue.used().idx().load(), 1);
     assert_eq!(driver.irqfd.read().unwrap(), 1, "one interrupt for one batch");
     assert_eq!(
@@ -479,8 +479,8 @@ fn a_chain_goes_through_the_queue() {
 
     // VIRTQ_AVAIL_F_NO_INTERRUPT: the driver is polling.
     driver.memory.write_obj(1_u16, queue.avail_addr()).unwrap();
-    device_queue.push_used(memory, chain.head_index(), 0).unwrap();
-    device_queue.notify(memory).unwrap();
+    device_queue.push_used(chain.head(), 0).unwrap();
+    device_queue.notify().unwrap();
     assert!(driver.irqfd.read().is_err());
 }
 
@@ -508,9 +508,9 @@ fn chains_outside_memory_or_without_end_are_malformed() {
     let memory = driver.memory.as_ref();
     let mut parts = Vec::new();
     for _ in heads {
-        let chain = device_queue.pop(memory).unwrap().unwrap();
+        let chain = device_queue.pop().unwrap().unwrap();
         assert_eq!(
-            collect_parts(chain, Access::Read, memory, &mut parts),
+            device_queue.collect_parts(chain, Access::Read, memory, &mut parts),
             Err(crate::MalformedChain)
         );
         assert!(parts.is_empty());
@@ -525,12 +525,8 @@ fn an_available_index_that_ran_ahead_breaks_the_queue() {
     queue.avail().idx().store(QUEUE_SIZES[0] + 1);
     let mut activation = driver.active.lock().unwrap();
     let device_queue = &mut activation.as_mut().unwrap().queues[0];
-    assert!(device_queue.pop(driver.memory.as_ref()).is_err());
-    assert!(
-        device_queue
-            .push_used(driver.memory.as_ref(), QUEUE_SIZES[0], 0)
-            .is_err()
-    );
+    assert!(device_queue.pop().is_err());
+    assert!(device_queue.push_used(QUEUE_SIZES[0], 0).is_err());
 }
 
 /// One access by a guest that knows the registers but not the rules.

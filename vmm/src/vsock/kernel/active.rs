@@ -9,10 +9,9 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::parent::Parent;
 use super::receive::Receiver;
-use super::ring::{Direction, Ring};
 use super::transmit::Transmitter;
 use super::vhost::Vhost;
-use super::{Endpoints, is_timer};
+use super::{BUFFERS, Endpoints, PACKETS, is_timer};
 use crate::vsock::halves::{Backend, News, Turn, TurnError};
 use crate::vsock::put_off::PutOff;
 
@@ -37,12 +36,11 @@ impl<V: Vhost> Active<V> {
     pub(super) fn new(activation: Activation, endpoints: Arc<Endpoints<V>>) -> io::Result<Self> {
         let [receive, transmit, events] = <[ActiveQueue; 3]>::try_from(activation.queues)
             .map_err(|queues| io::Error::other(format!("vsock has three queues, not {}", queues.len())))?;
-        let ring = |index, direction| Ring::new(Arc::clone(&endpoints.shadow), index, direction);
         let active = Self {
             memory: activation.memory,
             interrupt: activation.interrupt,
-            receiver: Receiver::new(receive, ring(0, Direction::ToGuest)?),
-            transmitter: Transmitter::new(transmit, ring(1, Direction::ToKernel)?),
+            receiver: Receiver::new(receive, &endpoints.memory, BUFFERS)?,
+            transmitter: Transmitter::new(transmit, &endpoints.memory, PACKETS)?,
             parent: Parent::default(),
             _events: events,
             put_off: PutOff::new()?,
@@ -75,13 +73,10 @@ impl<V: Vhost> Active<V> {
     fn interrupt_driver(&mut self) -> Result<(), TurnError> {
         self.put_off.add(self.transmitter.take_count());
         let (receive, transmit) = (self.receiver.queue(), self.transmitter.queue());
-        if self
-            .put_off
-            .is_interrupt_wanted(receive, transmit, &self.memory)?
-        {
+        if self.put_off.is_interrupt_wanted(receive, transmit)? {
             self.interrupt.signal_used();
         }
-        let under_way = self.transmitter.ring().has_outstanding();
+        let under_way = self.transmitter.has_outstanding();
         if let Err(error) = self.put_off.end_turn(under_way) {
             let complaints = self.endpoints.complaints();
             complaints.line(format_args!("vsock: cannot set a timer: {error}"));

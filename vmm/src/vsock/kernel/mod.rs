@@ -12,32 +12,36 @@
 //!   guest memory                     shadow memory                         parent's kernel
 //!   transmit queue  ── header ────►  header, CID 3 becomes 2  ──►┐
 //!                   ── payload's addresses ─────────────────────►├ ring ──►  vhost-vsock ──►  AF_VSOCK, port P
-//!   receive queue   ◄─ header ─────  CID 2 becomes 3, header  ◄──┤ ring ◄──                ◄──  AF_VSOCK, our CID
-//!                   ── buffers' addresses ──────────────────────►┘
+//!   receive queue   ── buffers' addresses ──────────────────────►│ ring ──►
+//!                   ◄─ in the buffer: CID 2 becomes 3  ◄─────────┘      ◄──  vhost-vsock ◄──  AF_VSOCK, our CID
 //! ```
 //!
 //! For each queue of the guest there is a ring of our own, in which we are the driver and vhost-vsock is the device. A chain of
-//! the guest becomes one there: 44 bytes of header in shadow memory, then the guest's own buffers, which vhost-vsock reads and
-//! writes through its memory table. So payload is copied once, by the kernel, between guest memory and a socket, as without us;
-//! what we copy are headers and addresses.
+//! the guest becomes one there. Payload is copied once, by the kernel, between guest memory and a socket, as without us, since
+//! vhost-vsock reaches guest memory through its memory table. A packet of the guest's has its header copied, 44 bytes into shadow
+//! memory, because it is not for us to write to what the guest wants read. A packet for the guest has its header changed where
+//! it is, in the guest's buffer, before the guest gets it.
 //!
 //! # What is trusted
 //!
 //! Nothing of the guest's. Shadow memory lies where no guest memory is, and an address goes into a shadow ring only if all of it
 //! is in guest memory: whatever descriptors say, the kernel is never pointed at the shadow rings or at anything else of this
-//! process. Headers are copied before they are looked at. That a packet comes from the guest's CID and goes to the host's is
-//! checked by the kernel, which drops all others.
+//! process. Headers of the guest's are copied before they are looked at. Those for the guest lie in its memory, where it may forge
+//! them before we look: all that hangs on them is which CID the guest itself is told. That a packet comes from the guest's CID
+//! and goes to the host's is checked by the kernel, which drops all others.
 //!
 //! # Parts
 //!
 //! ```text
 //!   vhost     the ioctls                         active    a turn: both directions, one interrupt
-//!   ring      a shadow ring, driver's side       transmit  guest to parent
-//!   parts     pieces of guest memory             receive   parent to guest
+//!   ring      a shadow ring, driver's side       transmit  guest to parent, with the shadow ring in packets
+//!   parts     pieces of guest memory             receive   parent to guest, with the shadow ring in buffers
 //!   parent    which CID the guest means by "parent", per connection
 //! ```
 
 mod active;
+mod buffers;
+mod packets;
 mod parent;
 mod parts;
 mod receive;
@@ -58,7 +62,6 @@ use vm_memory::{GuestAddress, GuestRegionMmap, MmapRegion};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
 use self::active::Active;
-use self::ring::RING_BYTES;
 use self::vhost::Vhost;
 pub use self::vhost::VhostVsock;
 use super::halves::{Backend, Vsock, VsockWorker};
@@ -70,11 +73,17 @@ const MOST_COMPLAINTS: u32 = 16;
 /// Where shadow memory is in vhost's address space: above all guest memory, which ends below 2⁴⁶ ([`crate::memory`]).
 const SHADOW: GuestAddress = GuestAddress(1 << 46);
 
+/// What is in it: both shadow rings.
+const PACKETS: GuestAddress = SHADOW;
+const BUFFERS: GuestAddress = GuestAddress(SHADOW.0 + packets::BYTES as u64);
+const SHADOW_BYTES: usize = (packets::BYTES + buffers::BYTES).next_multiple_of(4096);
+
 /// What outlives a reset.
 #[derive(Debug)]
 pub struct Endpoints<V> {
     vhost: V,
-    shadow: Arc<GuestRegionMmap>,
+    /// Guest memory and shadow memory, as vhost has them.
+    memory: Arc<GuestMemory>,
     epoll: Epoll,
     complaints: log::Limited,
 }
@@ -98,14 +107,14 @@ fn open_with<V: Vhost>(
     guest_memory: &GuestMemory,
     vhost: impl FnOnce(Arc<GuestMemory>) -> io::Result<V>,
 ) -> io::Result<Halves<V>> {
-    let mapping = MmapRegion::new(2 * RING_BYTES).map_err(io::Error::other)?;
+    let mapping = MmapRegion::new(SHADOW_BYTES).map_err(io::Error::other)?;
     let shadow = GuestRegionMmap::new(mapping, SHADOW).map(Arc::new);
     let shadow = shadow.ok_or_else(|| io::Error::other("there is no room for shadow memory"))?;
-    let memory = guest_memory.insert_region(Arc::clone(&shadow));
+    let memory = guest_memory.insert_region(shadow);
     let memory = memory.map(Arc::new).map_err(io::Error::other)?;
     let endpoints = Endpoints {
-        vhost: vhost(memory)?,
-        shadow,
+        vhost: vhost(Arc::clone(&memory))?,
+        memory,
         epoll: Epoll::new()?,
         complaints: log::Limited::new(MOST_COMPLAINTS),
     };

@@ -1,66 +1,75 @@
-//! Chains of the guest as pieces of guest memory, each checked to be in it.
+//! Pieces of guest memory, each checked to be in it.
 
-use vm_memory::{Bytes, GuestAddress, GuestMemory as _, Permissions};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
 
-use virtio::{Access, ActiveQueue, Chain, GuestMemory, MalformedChain};
+use virtio::{Access, ActiveQueue, Chain, GuestMemory, MalformedChain, slice_in_one_region};
 use vsock_device::HEADER_SIZE;
 
 /// [`HEADER_SIZE`], as descriptors count.
 pub(super) const HEADER_BYTES: u32 = 44;
 const _: () = assert!(HEADER_BYTES as usize == HEADER_SIZE);
 
-/// A piece of guest memory, not empty.
+/// A piece of memory, as vhost is told of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Part {
     pub(super) address: GuestAddress,
     pub(super) length: u32,
 }
 
-/// One packet or one buffer of the guest: where its header is, and all that follows. Kept from chain to chain, for its memory.
-#[derive(Debug, Default)]
+/// Whether all of it is guest memory.
+pub(super) fn is_inside(memory: &GuestMemory, address: GuestAddress, length: u32) -> bool {
+    let length = length as usize;
+    slice_in_one_region(memory, address, length).is_some()
+        || GuestMemoryBackend::check_range(memory, address, length)
+}
+
+/// A packet of the guest: its header, and where all that follows is. Kept from packet to packet, for its memory.
+#[derive(Debug)]
 pub(super) struct Packet {
-    pub(super) header: Vec<Part>,
+    pub(super) header: [u8; HEADER_SIZE],
     pub(super) payload: Vec<Part>,
 }
 
+impl Default for Packet {
+    fn default() -> Self {
+        Self {
+            header: [0; HEADER_SIZE],
+            payload: Vec::new(),
+        }
+    }
+}
+
 impl Packet {
-    /// Takes the pieces of `chain` that `access` names.
+    /// Takes what the guest wants read of `chain`. The header is read once: what is checked is what is sent, whatever the guest
+    /// writes meanwhile.
     ///
     /// # Errors
-    /// [`MalformedChain`] if a piece is not in guest memory, there are too many, or there is no room for a header.
+    /// [`MalformedChain`] if a piece is not in guest memory, there are too many, or they are shorter than a header.
     pub(super) fn take(
         &mut self,
-        chain: Chain<'_>,
-        access: Access,
+        queue: &ActiveQueue,
+        chain: Chain,
         memory: &GuestMemory,
     ) -> Result<(), MalformedChain> {
-        self.header.clear();
         self.payload.clear();
-        let (wanted, permissions) = match access {
-            Access::Read => (false, Permissions::Read),
-            Access::Write => (true, Permissions::Write),
-        };
-        let mut header_left = HEADER_BYTES;
-        for (index, descriptor) in chain.enumerate() {
-            // Every descriptor counts, also those of the other direction: a chain of 65535 of them is not walked.
-            if index >= ActiveQueue::MAX_PARTS {
-                return Err(MalformedChain);
-            }
-            if descriptor.is_write_only() != wanted || descriptor.len() == 0 {
+        let mut rest = &mut self.header[..];
+        for descriptor in queue.descriptors(chain) {
+            let (_, descriptor) = descriptor?;
+            let (address, length) = (descriptor.address, descriptor.length);
+            if descriptor.access == Access::Write || length == 0 {
                 continue;
             }
-            let (address, length) = (descriptor.addr(), descriptor.len());
-            if !memory.check_range(address, length as usize, permissions) {
+            if !is_inside(memory, address, length) {
                 return Err(MalformedChain);
             }
-            let of_header = length.min(header_left);
+            let of_header = rest.len().min(length as usize);
             if of_header > 0 {
-                self.header.push(Part {
-                    address,
-                    length: of_header,
-                });
-                header_left -= of_header;
+                let (piece, more) = rest.split_at_mut(of_header);
+                read(memory, address, piece).ok_or(MalformedChain)?;
+                rest = more;
             }
+            // Not longer than a header.
+            let of_header = u32::try_from(of_header).unwrap_or(HEADER_BYTES);
             if length > of_header {
                 self.payload.push(Part {
                     address: GuestAddress(address.0 + u64::from(of_header)),
@@ -68,32 +77,53 @@ impl Packet {
                 });
             }
         }
-        if header_left > 0 {
-            return Err(MalformedChain);
+        if rest.is_empty() {
+            Ok(())
+        } else {
+            Err(MalformedChain)
         }
-        Ok(())
     }
 }
 
-/// The bytes of a header in guest memory.
-pub(super) fn read_header(header: &[Part], memory: &GuestMemory) -> Option<[u8; HEADER_SIZE]> {
+fn read(memory: &GuestMemory, address: GuestAddress, bytes: &mut [u8]) -> Option<()> {
+    if let Some(slice) = slice_in_one_region(memory, address, bytes.len()) {
+        slice.copy_to(bytes);
+        return Some(());
+    }
+    memory.read_slice(bytes, address).ok()
+}
+
+/// The bytes of a header that is in `pieces`, as far as they go.
+pub(super) fn read_header(memory: &GuestMemory, pieces: impl Iterator<Item = Part>) -> [u8; HEADER_SIZE] {
     let mut bytes = [0; HEADER_SIZE];
     let mut rest = &mut bytes[..];
-    for part in header {
-        let (piece, more) = rest.split_at_mut_checked(part.length as usize)?;
-        memory.read_slice(piece, part.address).ok()?;
+    for piece in pieces {
+        let (here, more) = rest.split_at_mut(rest.len().min(piece.length as usize));
+        if here.is_empty() || read(memory, piece.address, here).is_none() {
+            break;
+        }
         rest = more;
     }
-    rest.is_empty().then_some(bytes)
+    bytes
 }
 
-/// Puts a header into guest memory, as far as there is place for it.
-pub(super) fn write_header(bytes: &[u8; HEADER_SIZE], header: &[Part], memory: &GuestMemory) -> Option<()> {
-    let mut rest = &bytes[..];
-    for part in header {
-        let (piece, more) = rest.split_at_checked(part.length as usize)?;
-        memory.write_slice(piece, part.address).ok()?;
+/// Writes `bytes` to the start of `pieces`, as far as they go.
+pub(super) fn write_front(
+    memory: &GuestMemory,
+    pieces: impl Iterator<Item = Part>,
+    bytes: &[u8],
+) -> Option<()> {
+    let mut rest = bytes;
+    for piece in pieces {
+        let (here, more) = rest.split_at(rest.len().min(piece.length as usize));
+        match slice_in_one_region(memory, piece.address, here.len()) {
+            Some(slice) => slice.copy_from(here),
+            None => memory.write_slice(here, piece.address).ok()?,
+        }
         rest = more;
+        if rest.is_empty() {
+            break;
+        }
     }
     Some(())
 }

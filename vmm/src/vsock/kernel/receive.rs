@@ -1,10 +1,15 @@
 //! Packets to the guest.
 
-use virtio::{Access, ActiveQueue, GuestMemory};
+use std::io;
+use std::sync::Arc;
 
+use virtio::{ActiveQueue, GuestMemory};
+use vm_memory::GuestAddress;
+
+use super::buffers::{Buffers, Offered};
 use super::parent::Parent;
-use super::parts::{Packet, Part, write_header};
-use super::ring::{Ring, SIZE};
+use super::parts::{read_header, write_front};
+use super::ring::Ring;
 use crate::log;
 use crate::vsock::halves::TurnError;
 
@@ -14,20 +19,18 @@ const TURN: usize = 256;
 #[derive(Debug)]
 pub(super) struct Receiver {
     queue: ActiveQueue,
-    ring: Ring,
-    /// By the slot of a chain: where the guest wants the header.
-    headers: Vec<Vec<Part>>,
-    buffer: Packet,
+    buffers: Buffers,
 }
 
 impl Receiver {
-    pub(super) fn new(queue: ActiveQueue, ring: Ring) -> Self {
-        Self {
-            queue,
-            ring,
-            headers: vec![Vec::new(); SIZE.into()],
-            buffer: Packet::default(),
-        }
+    /// With a shadow ring at `address` of `shadow`.
+    pub(super) fn new(
+        queue: ActiveQueue,
+        shadow: &Arc<GuestMemory>,
+        address: GuestAddress,
+    ) -> io::Result<Self> {
+        let buffers = Buffers::new(shadow, address, queue.size())?;
+        Ok(Self { queue, buffers })
     }
 
     pub(super) fn queue(&mut self) -> &mut ActiveQueue {
@@ -35,7 +38,7 @@ impl Receiver {
     }
 
     pub(super) fn ring(&self) -> &Ring {
-        &self.ring
+        self.buffers.ring()
     }
 
     /// Hands the guest what the kernel has written, and the kernel the buffers that the guest has added. True if there is more.
@@ -46,51 +49,41 @@ impl Receiver {
         complaints: &log::Limited,
     ) -> Result<bool, TurnError> {
         let more_packets = self.deliver(memory, parent)?;
-        self.queue.disable_doorbell(memory)?;
+        self.queue.disable_doorbell()?;
         let more_buffers = self.forward(memory, complaints)?;
-        self.ring.publish()?;
+        self.buffers.publish()?;
         Ok(more_packets || more_buffers)
     }
 
     fn deliver(&mut self, memory: &GuestMemory, parent: &mut Parent) -> Result<bool, TurnError> {
         for _ in 0..TURN {
-            let used = match self.ring.take_used()? {
-                Some(used) => used,
-                None if self.ring.ask_for_call()? => continue,
+            let filled = match self.buffers.take_filled()? {
+                Some(filled) => filled,
+                None if self.buffers.ask_for_call()? => continue,
                 None => return Ok(false),
             };
-            let mut header = self.ring.header(used.slot)?;
-            parent.rewrite_for_guest(&mut header);
-            let places = self.headers.get(used.slot.index()).map_or(&[][..], Vec::as_slice);
-            // Was in guest memory when it was taken, and guest memory does not change its place.
-            write_header(&header, places, memory).ok_or(TurnError::Vhost)?;
-            self.queue.push_used(memory, used.guest_head, used.written)?;
+            let pieces = || self.buffers.pieces(filled.head);
+            let cid = parent.source_cid(|| read_header(memory, pieces()));
+            // The source's CID is what a header begins with. All pieces were in guest memory when they were taken, and guest
+            // memory does not change its place.
+            write_front(memory, pieces(), &cid.to_le_bytes()).ok_or(TurnError::Vhost)?;
+            self.queue.push_used(filled.head, filled.written)?;
         }
         Ok(true)
     }
 
     fn forward(&mut self, memory: &GuestMemory, complaints: &log::Limited) -> Result<bool, TurnError> {
         for _ in 0..TURN {
-            let chain = match self.queue.pop(memory)? {
+            let chain = match self.queue.pop()? {
                 Some(chain) => chain,
-                None if self.queue.enable_doorbell(memory)? => continue,
+                None if self.queue.enable_doorbell()? => continue,
                 None => return Ok(false),
             };
-            let head = chain.head_index();
-            if self.buffer.take(chain, Access::Write, memory).is_err() {
+            if self.buffers.add(&self.queue, chain, memory)? == Offered::Unusable {
                 complaints.line(format_args!(
                     "vsock: the guest offered a buffer that cannot be used"
                 ));
-                self.queue.push_used(memory, head, 0)?;
-                continue;
-            }
-            if !self.ring.has_room_for(self.buffer.payload.len()) {
-                self.queue.undo_pop();
-                return Ok(false);
-            }
-            let slot = self.ring.add(head, &self.buffer.payload)?;
-            if let Some(places) = self.headers.get_mut(slot.index()) {
-                std::mem::swap(places, &mut self.buffer.header);
+                self.queue.push_used(chain.head(), 0)?;
             }
         }
         Ok(true)

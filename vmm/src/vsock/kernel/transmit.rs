@@ -1,9 +1,14 @@
 //! Packets from the guest.
 
-use virtio::{Access, ActiveQueue, GuestMemory};
+use std::io;
+use std::sync::Arc;
 
+use virtio::{ActiveQueue, GuestMemory};
+use vm_memory::GuestAddress;
+
+use super::packets::Packets;
 use super::parent::Parent;
-use super::parts::{Packet, read_header};
+use super::parts::Packet;
 use super::ring::Ring;
 use crate::log;
 use crate::vsock::halves::TurnError;
@@ -14,20 +19,25 @@ const TURN: usize = 256;
 #[derive(Debug)]
 pub(super) struct Transmitter {
     queue: ActiveQueue,
-    ring: Ring,
+    packets: Packets,
     packet: Packet,
     /// Descriptors of the packets that were returned since somebody asked.
     returned: usize,
 }
 
 impl Transmitter {
-    pub(super) fn new(queue: ActiveQueue, ring: Ring) -> Self {
-        Self {
+    /// With a shadow ring at `address` of `shadow`.
+    pub(super) fn new(
+        queue: ActiveQueue,
+        shadow: &Arc<GuestMemory>,
+        address: GuestAddress,
+    ) -> io::Result<Self> {
+        Ok(Self {
             queue,
-            ring,
+            packets: Packets::new(shadow, address)?,
             packet: Packet::default(),
             returned: 0,
-        }
+        })
     }
 
     pub(super) fn queue(&mut self) -> &mut ActiveQueue {
@@ -35,7 +45,12 @@ impl Transmitter {
     }
 
     pub(super) fn ring(&self) -> &Ring {
-        &self.ring
+        self.packets.ring()
+    }
+
+    /// Whether the kernel has packets that it has not returned.
+    pub(super) fn has_outstanding(&self) -> bool {
+        self.packets.has_outstanding()
     }
 
     /// Descriptors of the packets that were returned since this was called before.
@@ -50,19 +65,19 @@ impl Transmitter {
         parent: &mut Parent,
         complaints: &log::Limited,
     ) -> Result<bool, TurnError> {
-        self.give_back(memory)?;
-        self.queue.disable_doorbell(memory)?;
+        self.give_back()?;
+        self.queue.disable_doorbell()?;
         let more = self.forward(memory, parent, complaints)?;
-        self.ring.publish()?;
+        self.packets.publish()?;
         // What the kernel takes without being waited for is returned some time later.
-        let again = self.ring.ask_for_late_call()?;
+        let again = self.packets.ask_for_late_call()?;
         Ok(more || again)
     }
 
-    fn give_back(&mut self, memory: &GuestMemory) -> Result<(), TurnError> {
-        while let Some(used) = self.ring.take_used()? {
-            self.returned += usize::from(used.descriptors);
-            self.queue.push_used(memory, used.guest_head, 0)?;
+    fn give_back(&mut self) -> Result<(), TurnError> {
+        while let Some(sent) = self.packets.take_sent()? {
+            self.returned += usize::from(sent.descriptors);
+            self.queue.push_used(sent.guest_head, 0)?;
         }
         Ok(())
     }
@@ -74,34 +89,34 @@ impl Transmitter {
         complaints: &log::Limited,
     ) -> Result<bool, TurnError> {
         for _ in 0..TURN {
-            let chain = match self.queue.pop(memory)? {
+            let chain = match self.queue.pop()? {
                 Some(chain) => chain,
-                None if self.queue.enable_doorbell(memory)? => continue,
+                None if self.queue.enable_doorbell()? => continue,
                 None => return Ok(false),
             };
-            let head = chain.head_index();
-            let taken = self.packet.take(chain, Access::Read, memory);
-            let header = taken.ok().and_then(|()| read_header(&self.packet.header, memory));
-            let Some(mut header) = header else {
+            if self.packet.take(&self.queue, chain, memory).is_err() {
                 complaints.line(format_args!("vsock: the guest sent a packet that cannot be read"));
-                self.returned += 1;
-                self.queue.push_used(memory, head, 0)?;
+                self.drop_packet(chain.head())?;
                 continue;
-            };
-            if !self.ring.has_room_for(self.packet.payload.len()) {
+            }
+            if !self.packets.has_room_for(self.packet.payload.len()) {
                 // The kernel's next call makes room. A chain that never fits does not get this far.
                 self.queue.undo_pop();
                 return Ok(false);
             }
-            if !parent.rewrite_for_kernel(&mut header) {
+            if !parent.rewrite_for_kernel(&mut self.packet.header) {
                 complaints.line(format_args!("vsock: the guest calls the daemon too often"));
-                self.returned += 1;
-                self.queue.push_used(memory, head, 0)?;
+                self.drop_packet(chain.head())?;
                 continue;
             }
-            let slot = self.ring.add(head, &self.packet.payload)?;
-            self.ring.set_header(slot, &header)?;
+            let packet = &self.packet;
+            self.packets.add(chain.head(), &packet.header, &packet.payload)?;
         }
         Ok(true)
+    }
+
+    fn drop_packet(&mut self, head: u16) -> Result<(), TurnError> {
+        self.returned += 1;
+        Ok(self.queue.push_used(head, 0)?)
     }
 }

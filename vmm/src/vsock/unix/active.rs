@@ -112,10 +112,7 @@ impl Active {
     fn interrupt_driver(&mut self) -> Result<(), QueueError> {
         self.put_off.add(self.transmitter.take_count());
         let (receive, transmit) = (self.receiver.queue(), self.transmitter.queue());
-        if self
-            .put_off
-            .is_interrupt_wanted(receive, transmit, &self.memory)?
-        {
+        if self.put_off.is_interrupt_wanted(receive, transmit)? {
             self.interrupt.signal_used();
         }
         if let Err(error) = self.put_off.end_turn(false) {

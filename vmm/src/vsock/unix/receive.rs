@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use virtio::{Access, ActiveQueue, GuestMemory, GuestSlice, QueueError, collect_parts};
+use virtio::{Access, ActiveQueue, GuestMemory, GuestSlice, QueueError};
 use vsock_device::{ConnectionId, HEADER_SIZE, Outgoing};
 
 use super::host::Host;
@@ -75,7 +75,7 @@ impl Receiver {
         if self.starved || !host.has_outgoing() {
             return Ok(false);
         }
-        self.queue.disable_doorbell(memory)?;
+        self.queue.disable_doorbell()?;
         let mut buffers = Buffers::default();
         let mut filled = 0;
         while host.has_outgoing() {
@@ -94,12 +94,12 @@ impl Receiver {
             filled += match host.next_outgoing() {
                 Some(Outgoing::Packet(header)) => {
                     buffers.write_header(0, &header.encode());
-                    self.give_back(memory, &buffers, &[0])?
+                    self.give_back(&buffers, &[0])?
                 }
                 Some(Outgoing::Data { id, limit }) => {
                     self.send_data(memory, host, &mut buffers, id, limit as usize)?
                 }
-                None => self.give_back(memory, &buffers, &[])?,
+                None => self.give_back(&buffers, &[])?,
             };
         }
         Ok(false)
@@ -132,8 +132,7 @@ impl Receiver {
             lengths.push(length);
             left -= length;
         }
-        self.give_back(memory, buffers, &lengths)
-            .map(|filled| filled.max(1))
+        self.give_back(buffers, &lengths).map(|filled| filled.max(1))
     }
 
     /// Takes a buffer, past those that are no good, which go back empty.
@@ -143,18 +142,21 @@ impl Receiver {
         buffers: &mut Buffers<'m>,
     ) -> Result<First, QueueError> {
         for _ in 0..TURN {
-            let chain = match self.queue.pop(memory)? {
+            let chain = match self.queue.pop()? {
                 Some(chain) => chain,
-                None if self.queue.enable_doorbell(memory)? => continue,
+                None if self.queue.enable_doorbell()? => continue,
                 None => return Ok(First::None),
             };
-            let head = chain.head_index();
+            let head = chain.head();
             buffers.scratch.clear();
-            let bytes = collect_parts(chain, Access::Write, memory, &mut buffers.scratch).unwrap_or(0);
+            let bytes = self
+                .queue
+                .collect_parts(chain, Access::Write, memory, &mut buffers.scratch)
+                .unwrap_or(0);
             if buffers.push(head, bytes) {
                 return Ok(First::Taken);
             }
-            self.queue.push_used(memory, head, 0)?;
+            self.queue.push_used(head, 0)?;
         }
         Ok(First::Later)
     }
@@ -166,12 +168,15 @@ impl Receiver {
         memory: &'m GuestMemory,
         buffers: &mut Buffers<'m>,
     ) -> Result<bool, QueueError> {
-        let Some(chain) = self.queue.pop(memory)? else {
+        let Some(chain) = self.queue.pop()? else {
             return Ok(false);
         };
-        let head = chain.head_index();
+        let head = chain.head();
         buffers.scratch.clear();
-        let bytes = collect_parts(chain, Access::Write, memory, &mut buffers.scratch).unwrap_or(0);
+        let bytes = self
+            .queue
+            .collect_parts(chain, Access::Write, memory, &mut buffers.scratch)
+            .unwrap_or(0);
         let good = buffers.push(head, bytes);
         if !good {
             self.queue.undo_pop();
@@ -181,15 +186,10 @@ impl Receiver {
 
     /// Returns the first buffers to the guest, with headers and payloads of `lengths`, and puts the rest back. Returns how many
     /// were returned.
-    fn give_back(
-        &mut self,
-        memory: &GuestMemory,
-        buffers: &Buffers<'_>,
-        lengths: &[usize],
-    ) -> Result<usize, QueueError> {
+    fn give_back(&mut self, buffers: &Buffers<'_>, lengths: &[usize]) -> Result<usize, QueueError> {
         for (buffer, length) in buffers.taken.iter().zip(lengths) {
             let written = u32::try_from(HEADER_SIZE + length).unwrap_or(u32::MAX);
-            self.queue.push_used(memory, buffer.head, written)?;
+            self.queue.push_used(buffer.head, written)?;
         }
         for _ in lengths.len()..buffers.taken.len() {
             self.queue.undo_pop();

@@ -1,6 +1,6 @@
 //! The transmit queue: packets from the guest.
 
-use virtio::{Access, ActiveQueue, Chain, GuestMemory, GuestSlice, QueueError, collect_parts};
+use virtio::{Access, ActiveQueue, Chain, GuestMemory, GuestSlice, QueueError};
 use vsock_device::{HEADER_SIZE, Header};
 
 use super::host::Host;
@@ -55,21 +55,20 @@ impl Transmitter {
         if !self.pending {
             return Ok(false);
         }
-        self.queue.disable_doorbell(memory)?;
+        self.queue.disable_doorbell()?;
         let mut scratch = Scratch::default();
         for _ in 0..TURN {
-            let chain = match self.queue.pop(memory)? {
+            let chain = match self.queue.pop()? {
                 Some(chain) => chain,
-                None if self.queue.enable_doorbell(memory)? => continue,
+                None if self.queue.enable_doorbell()? => continue,
                 None => {
                     self.pending = false;
                     return Ok(false);
                 }
             };
-            let head = chain.head_index();
-            scratch.take(chain, memory, host);
+            scratch.take(&self.queue, chain, memory, host);
             self.taken += scratch.all.len().max(1);
-            self.queue.push_used(memory, head, 0)?;
+            self.queue.push_used(chain.head(), 0)?;
         }
         Ok(true)
     }
@@ -77,12 +76,12 @@ impl Transmitter {
 
 impl<'m> Scratch<'m> {
     /// Handles one packet. The header and the payload may be split over descriptors in any way.
-    fn take(&mut self, chain: Chain<'m>, memory: &'m GuestMemory, host: &mut Host) {
+    fn take(&mut self, queue: &ActiveQueue, chain: Chain, memory: &'m GuestMemory, host: &mut Host) {
         self.all.clear();
         self.header.clear();
         self.payload.clear();
         let mut header = [0; HEADER_SIZE];
-        let Ok(bytes) = collect_parts(chain, Access::Read, memory, &mut self.all) else {
+        let Ok(bytes) = queue.collect_parts(chain, Access::Read, memory, &mut self.all) else {
             host.note_fault("a packet whose descriptors cannot be used");
             return;
         };

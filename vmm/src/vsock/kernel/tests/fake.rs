@@ -4,8 +4,8 @@
 use std::io;
 use std::sync::{Arc, Mutex};
 
-use virtio::{Chain, GuestMemory};
-use virtio_queue::{Queue, QueueOwnedT, QueueT};
+use virtio::GuestMemory;
+use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend as _};
 use vmm_sys_util::eventfd::EventFd;
 use vsock_device::{HEADER_SIZE, Header};
@@ -42,7 +42,7 @@ struct DeviceRing {
 }
 
 impl DeviceRing {
-    fn next<'m>(&mut self, memory: &'m GuestMemory) -> Option<Chain<'m>> {
+    fn next<'m>(&mut self, memory: &'m GuestMemory) -> Option<DescriptorChain<&'m GuestMemory>> {
         if self.asleep && self.kick.read().is_err() {
             return None;
         }
@@ -83,7 +83,12 @@ impl FakeVhost {
         let mut packet = Vec::new();
         for (index, descriptor) in chain.enumerate() {
             assert!(!descriptor.is_write_only());
-            self.check(index, descriptor.addr(), descriptor.len());
+            if index == 0 {
+                assert_eq!(descriptor.len() as usize, HEADER_SIZE);
+                assert!(descriptor.addr() >= super::super::SHADOW);
+            } else {
+                self.check(descriptor.addr(), descriptor.len());
+            }
             let start = packet.len();
             packet.resize(start + descriptor.len() as usize, 0);
             self.memory
@@ -111,14 +116,15 @@ impl FakeVhost {
             .iter()
             .map(|descriptor| descriptor.len() as usize)
             .sum();
+        assert!(room >= HEADER_SIZE);
         let payload = &payload[..payload.len().min(room - HEADER_SIZE)];
         header.len = payload.len().try_into().unwrap();
         let mut packet = header.encode().to_vec();
         packet.extend(payload);
         let mut rest = &packet[..];
-        for (index, descriptor) in descriptors.iter().enumerate() {
+        for descriptor in &descriptors {
             assert!(descriptor.is_write_only());
-            self.check(index, descriptor.addr(), descriptor.len());
+            self.check(descriptor.addr(), descriptor.len());
             let (piece, more) = rest.split_at(rest.len().min(descriptor.len() as usize));
             self.memory.write_slice(piece, descriptor.addr()).unwrap();
             rest = more;
@@ -137,14 +143,9 @@ impl FakeVhost {
         ring.call.write(1).unwrap();
     }
 
-    fn check(&self, index: usize, address: GuestAddress, length: u32) {
-        if index == 0 {
-            assert_eq!(length as usize, HEADER_SIZE);
-            assert!(address >= super::super::SHADOW);
-        } else {
-            let inside = self.guest_memory.check_range(address, length as usize);
-            assert!(inside, "{address:?} + {length:#x} is not in guest memory");
-        }
+    fn check(&self, address: GuestAddress, length: u32) {
+        let inside = self.guest_memory.check_range(address, length as usize);
+        assert!(inside, "{address:?} + {length:#x} is not in guest memory");
     }
 
     fn give_back(&self, ring: &mut DeviceRing, head: u16, written: u32) {
