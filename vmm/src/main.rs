@@ -14,6 +14,7 @@ const USAGE: &str = "\
 enclave-vmm runs one enclave. The daemon enclaved starts it; there is nothing to run by hand but
 
   enclave-vmm probe     say whether this machine's /dev/kvm can run enclaves; exit status 0 if so
+  enclave-vmm calls     print which system calls each of its threads may make
   enclave-vmm --version
 
 With --log-forbidden-calls the kernel logs system calls that it may not make, where they would end it.
@@ -28,6 +29,10 @@ fn main() -> ExitCode {
         (None, _) => run(Verdict::End),
         (Some(LOG_FORBIDDEN_CALLS), None) => run(Verdict::Log),
         (Some("probe"), None) => report_probe(),
+        (Some("calls"), None) => {
+            print!("{}", sandbox::calls::table());
+            ExitCode::SUCCESS
+        }
         (Some("--version"), None) => {
             println!("enclave-vmm {}", env!("CARGO_PKG_VERSION"));
             ExitCode::SUCCESS

@@ -62,14 +62,9 @@ impl Filter {
 /// For each call what its arguments may be; a call without a rule for them may have any.
 fn rules_of(class: Class) -> Result<BTreeMap<i64, Vec<SeccompRule>>, FilterError> {
     let all = calls::of(class);
-    let with_any_arguments = |call| {
-        all.contains(&Rule {
-            call,
-            only: Only::Any,
-        })
-    };
+    let with_any_arguments = |call| all.iter().any(|rule| rule.call == call && rule.only == Only::Any);
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
-    for Rule { call, only } in &all {
+    for Rule { call, only, .. } in &all {
         let alternatives = rules.entry(*call).or_default();
         if let Some(condition) = condition(*only)?.filter(|_| !with_any_arguments(*call)) {
             alternatives.push(SeccompRule::new(vec![condition])?);
