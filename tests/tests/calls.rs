@@ -177,7 +177,9 @@ fn live(host: &Host) {
     talk(&debugged);
     let _ = debugged.terminate();
 
-    let attesting = Launch::of(eifs::of_application("nsm-client", &[])).with_cpu_count(2).run(host);
+    let attesting = Launch::of(eifs::of_application("nsm-client", &[]))
+        .with_cpu_count(2)
+        .run(host);
     let mut nsm = connect(&attesting, port::NSM).expect("connect");
     nsm.write_all(b"GetRandom\n").expect("ask");
     assert!(!read_line(&mut nsm).expect("an answer").is_empty());

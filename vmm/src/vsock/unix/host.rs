@@ -182,6 +182,10 @@ impl Host {
                 Ok(socket) => {
                     let number = self.clients.add(socket, self.now);
                     self.hear_client(number, Poller::watch);
+                    if self.is_told_of_the_next_client() {
+                        self.accepting = Accepting::Idle;
+                        return;
+                    }
                 }
                 Err(Errno::AGAIN) => {
                     self.accepting = Accepting::Idle;
@@ -197,6 +201,12 @@ impl Host {
                 }
             }
         }
+    }
+
+    /// Has the poller say whether another client waits: to accept one where there is none costs as much as to accept one.
+    fn is_told_of_the_next_client(&self) -> bool {
+        let Endpoints { poller, listener, .. } = &*self.endpoints;
+        poller.rename(listener, Token::Listener).is_ok()
     }
 
     /// Whether clients may be waiting and can be accepted at once.
