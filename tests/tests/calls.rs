@@ -16,7 +16,7 @@ use std::path::Path;
 
 use end_to_end_tests::guest::{Address, Order, port};
 use end_to_end_tests::vsock_socket::{PortListener, connect, order, read_line};
-use end_to_end_tests::{Enclave, Host, Launch, OwnDaemon, World, eifs, stream};
+use end_to_end_tests::{Enclave, Host, Launch, OwnDaemon, World, eifs, poll, stream};
 
 /// Where Linux mounts its tracing.
 const TRACING: &str = "/sys/kernel/tracing";
@@ -180,7 +180,7 @@ fn live(host: &Host) {
     let attesting = Launch::of(eifs::of_application("nsm-client", &[]))
         .with_cpu_count(2)
         .run(host);
-    let mut nsm = connect(&attesting, port::NSM).expect("connect");
+    let mut nsm = poll::until("the application", || connect(&attesting, port::NSM).ok());
     nsm.write_all(b"GetRandom\n").expect("ask");
     assert!(!read_line(&mut nsm).expect("an answer").is_empty());
     let _ = attesting.terminate();

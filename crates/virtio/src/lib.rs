@@ -27,6 +27,8 @@
 //! vCPU at once; queue addresses may point anywhere; descriptor chains may loop. None of this panics, none of it costs more
 //! than a bounded amount of time and memory. What the device cannot make sense of ends in DEVICE_NEEDS_RESET.
 
+#![deny(unsafe_code)]
+
 mod device;
 mod interrupt;
 mod mmio;

@@ -74,7 +74,7 @@ pub enum TurnError {
     #[error("vhost-vsock has broken its virtqueue")]
     Vhost,
     /// Does not happen: shadow rings are as large as they have to be.
-    #[error("a shadow ring is too small: {0}")]
+    #[error("the VMM has made a mistake with its own rings: {0}")]
     Shadow(#[from] virtio::OutsideOfRing),
 }
 

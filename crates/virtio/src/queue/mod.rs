@@ -12,8 +12,8 @@
 //!                        avail_event             written   ┘
 //! ```
 //!
-//! What the device has of the driver's is read once: the index of the available ring when all chains before it are taken, a head
-//! when its chain is taken, a descriptor each time it is asked for. Guest memory in which buffers lie is passed to each call
+//! The index of the available ring is read when all chains before it are taken, a head when its chain is taken, a descriptor each
+//! time it is asked for: two walks of a chain may differ, but what was checked is not read again to be used. Guest memory in which buffers lie is passed to each call
 //! rather than owned, so that slices of a chain outlive the next call on the queue: a device can take several chains, fill them
 //! with one system call, and return them one by one.
 
@@ -62,7 +62,7 @@ pub enum QueueError {
     #[error("the driver has broken its virtqueue: there is no descriptor {0}")]
     NoDescriptor(u16),
     /// Does not happen: the rings were found inside guest memory.
-    #[error("the driver has broken its virtqueue: {0}")]
+    #[error("the VMM has made a mistake with a virtqueue: {0}")]
     Memory(#[from] OutsideOfRing),
 }
 

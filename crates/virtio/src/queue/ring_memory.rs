@@ -27,8 +27,10 @@ pub struct RingMemory {
     _memory: Arc<GuestMemory>,
 }
 
-// SAFETY: the pointer is into a shared mapping, which belongs to no thread and which the owner beside it keeps.
+// SAFETY: the pointer is into a shared mapping, which belongs to no thread and which the owner beside it keeps. That owner may be
+// sent, as the line after this says.
 unsafe impl Send for RingMemory {}
+const _: fn(Arc<GuestMemory>) -> Box<dyn Send> = |owner| Box::new(owner);
 
 /// An access outside of the memory, or at an address that is not a multiple of the value's size. Rings whose place and size were
 /// checked have none.
@@ -50,8 +52,8 @@ impl RingMemory {
 
     /// All of it.
     pub fn slice(&self) -> GuestSlice<'_> {
-        // SAFETY: `new` has found that many bytes there, in a mapping that lives as long as `self` and with it the slice. Nothing
-        // in this process refers to guest memory by Rust references.
+        // SAFETY: `new` has found that many bytes there, in a mapping that lives as long as `self` and with it the slice. As
+        // everywhere in this process, guest memory is reached by `VolatileSlice` and never by a Rust reference.
         unsafe { VolatileSlice::new(self.start.as_ptr(), self.length) }
     }
 

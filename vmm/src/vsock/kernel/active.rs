@@ -93,7 +93,10 @@ impl<V: Vhost> Turn for Active<V> {
             self.put_off.time_is_up();
         }
         let complaints = self.endpoints.complaints();
-        let more_to_transmit = self.transmitter.run(&self.memory, &mut self.parent, complaints)?;
+        let may_call = |port| self.endpoints.may_call(port);
+        let more_to_transmit = self
+            .transmitter
+            .run(&self.memory, &mut self.parent, may_call, complaints)?;
         let more_to_receive = self.receiver.run(&self.memory, &mut self.parent, complaints)?;
         self.interrupt_driver()?;
         if more_to_transmit || more_to_receive {

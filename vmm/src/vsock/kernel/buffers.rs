@@ -2,13 +2,15 @@
 //!
 //! vhost writes header and payload straight to where the guest wants them. So each descriptor of the guest becomes the descriptor of
 //! the same number here, once it is known to be inside of guest memory; nothing else has to be remembered of a chain but that vhost
-//! has it. A driver that uses a descriptor twice at once gets its packets mixed up, as with any device, and reaches nothing but its
-//! own memory: all that is ever in the table was checked.
+//! has it. A driver that uses a descriptor twice at once gets its packets mixed up, as with any device, or no more of them.
+//!
+//! It reaches nothing but its own memory all the same. Each descriptor in the table, or half of one that vhost reads while it is
+//! written, has an address in guest memory, and no length leads from there into shadow memory.
 
 use std::io;
 use std::sync::Arc;
 
-use virtio::{Access, ActiveQueue, Chain, Descriptors, GuestMemory};
+use virtio::{Access, ActiveQueue, Chain, Descriptor, Descriptors, GuestMemory, OutsideOfRing};
 use vm_memory::GuestAddress;
 
 use super::parts::{HEADER_BYTES, Part, is_inside};
@@ -44,6 +46,8 @@ pub(super) struct Buffers {
     ring: Ring,
     /// For each descriptor whether vhost has the chain that begins with it.
     outstanding: Vec<bool>,
+    /// The chain at hand. Kept for its memory.
+    chain: Vec<(u16, Descriptor)>,
 }
 
 impl Buffers {
@@ -57,6 +61,7 @@ impl Buffers {
         Ok(Self {
             ring: Ring::new(shadow, address, size)?,
             outstanding: vec![false; size.into()],
+            chain: Vec::new(),
         })
     }
 
@@ -75,24 +80,23 @@ impl Buffers {
         memory: &GuestMemory,
     ) -> Result<Offered, TurnError> {
         let outstanding = self.outstanding.get_mut(usize::from(chain.head()));
-        let outstanding = outstanding.ok_or(TurnError::Vhost)?;
+        let outstanding = outstanding.ok_or(OutsideOfRing)?;
         if *outstanding {
             return Err(TurnError::OfferedTwice);
         }
-        let mut bytes = 0_u64;
+        self.chain.clear();
         for descriptor in queue.descriptors(chain) {
-            let Ok((index, descriptor)) = descriptor else {
-                return Ok(Offered::Unusable);
-            };
-            let inside = is_inside(memory, descriptor.address, descriptor.length);
-            if descriptor.access == Access::Read || !inside {
-                return Ok(Offered::Unusable);
+            match descriptor {
+                Ok(found) if is_buffer(&found.1, memory) => self.chain.push(found),
+                _ => return Ok(Offered::Unusable),
             }
-            descriptor.write(self.ring.table(), index)?;
-            bytes += u64::from(descriptor.length);
         }
-        if bytes < u64::from(HEADER_BYTES) {
+        let lengths = self.chain.iter().map(|(_, descriptor)| descriptor.length);
+        if lengths.fold(0, u32::saturating_add) < HEADER_BYTES {
             return Ok(Offered::Unusable);
+        }
+        for (index, descriptor) in &self.chain {
+            descriptor.write(self.ring.table(), *index)?;
         }
         *outstanding = true;
         self.ring.make_available(chain.head())?;
@@ -141,4 +145,11 @@ impl Buffers {
                 length: descriptor.length,
             })
     }
+}
+
+/// Whether it is one that vhost can write to, in guest memory. An empty one is not: its address is nowhere.
+fn is_buffer(descriptor: &Descriptor, memory: &GuestMemory) -> bool {
+    descriptor.access == Access::Write
+        && descriptor.length > 0
+        && is_inside(memory, descriptor.address, descriptor.length)
 }

@@ -55,13 +55,14 @@ mod tests;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use virtio::{Activation, GuestMemory};
 use vm_memory::{GuestAddress, GuestRegionMmap, MmapRegion};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
 use self::active::Active;
+use self::parent::SharedCalls;
 use self::vhost::Vhost;
 pub use self::vhost::VhostVsock;
 use super::halves::{Backend, Vsock, VsockWorker};
@@ -70,8 +71,9 @@ use crate::log;
 /// Lines about faults of the guest or the host that one device writes to the log.
 const MOST_COMPLAINTS: u32 = 16;
 
-/// Where shadow memory is in vhost's address space: above all guest memory, which ends below 2⁴⁶ ([`crate::memory`]).
-const SHADOW: GuestAddress = GuestAddress(1 << 46);
+/// Where shadow memory is in vhost's address space: far above all guest memory, which ends below 2⁴⁶ ([`crate::memory`]). Nothing that
+/// begins in guest memory and is as long as a descriptor can say, 4 GiB, ends there.
+const SHADOW: GuestAddress = GuestAddress(1 << 62);
 
 /// What is in it: both shadow rings.
 const PACKETS: GuestAddress = SHADOW;
@@ -86,6 +88,8 @@ pub struct Endpoints<V> {
     memory: Arc<GuestMemory>,
     epoll: Epoll,
     complaints: log::Limited,
+    /// A guest that resets its device has no more calls for it.
+    calls: Mutex<SharedCalls>,
 }
 
 /// Both halves of a device.
@@ -117,6 +121,7 @@ fn open_with<V: Vhost>(
         memory,
         epoll: Epoll::new()?,
         complaints: log::Limited::new(MOST_COMPLAINTS),
+        calls: Mutex::default(),
     };
     Ok(Vsock::new(guest_cid, endpoints))
 }
@@ -136,6 +141,12 @@ impl<V> Endpoints<V> {
         let interest = EpollEvent::new(EventSet::IN | EventSet::EDGE_TRIGGERED, token);
         self.epoll
             .ctl(ControlOperation::Add, source.as_raw_fd(), interest)
+    }
+
+    /// Whether the guest may connect to this port of the parent now.
+    fn may_call(&self, port: u32) -> bool {
+        let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        calls.may_call(port)
     }
 
     fn forget(&self, event: &impl AsRawFd) {

@@ -7,7 +7,7 @@
 use std::io;
 use std::sync::Arc;
 
-use virtio::{Access, Descriptor, GuestMemory, RingMemory};
+use virtio::{Access, Descriptor, GuestMemory, OutsideOfRing, RingMemory};
 use vm_memory::GuestAddress;
 use vsock_device::HEADER_SIZE;
 
@@ -98,7 +98,7 @@ impl Packets {
         payload: &[Part],
     ) -> Result<(), TurnError> {
         if !self.has_room_for(payload.len()) {
-            return Err(TurnError::Vhost);
+            return Err(OutsideOfRing.into());
         }
         let head = self.take_free()?;
         let mut index = head;
@@ -135,13 +135,13 @@ impl Packets {
     }
 
     fn take_free(&mut self) -> Result<u16, TurnError> {
-        self.free.pop().ok_or(TurnError::Vhost)
+        Ok(self.free.pop().ok_or(OutsideOfRing)?)
     }
 
     fn fill_header_slot(&self, slot: u16, header: &[u8; HEADER_SIZE]) -> Result<Part, TurnError> {
         let offset = HEADER_SLOT * usize::from(slot);
         let place = self.headers.slice().subslice(offset, HEADER_SIZE);
-        place.map_err(|_| TurnError::Vhost)?.copy_from(header);
+        place.map_err(|_| OutsideOfRing)?.copy_from(header);
         Ok(Part {
             address: GuestAddress(self.headers_address.0 + offset as u64),
             length: HEADER_BYTES,

@@ -16,7 +16,7 @@ pub(super) struct Part {
     pub(super) length: u32,
 }
 
-/// Whether all of it is guest memory.
+/// Whether all of it is guest memory. `length` is not zero.
 pub(super) fn is_inside(memory: &GuestMemory, address: GuestAddress, length: u32) -> bool {
     let length = length as usize;
     slice_in_one_region(memory, address, length).is_some()
@@ -100,6 +100,7 @@ pub(super) fn read_header(memory: &GuestMemory, pieces: impl Iterator<Item = Par
     for piece in pieces {
         let (here, more) = rest.split_at_mut(rest.len().min(piece.length as usize));
         if here.is_empty() || read(memory, piece.address, here).is_none() {
+            // A whole header, or none.
             break;
         }
         rest = more;

@@ -58,16 +58,18 @@ impl Transmitter {
         std::mem::take(&mut self.returned)
     }
 
-    /// Returns to the guest what the kernel has taken, and gives the kernel what the guest has sent. True if there is more.
+    /// Returns to the guest what the kernel has taken, and gives the kernel what the guest has sent, but for calls that it may not
+    /// make. True if there is more.
     pub(super) fn run(
         &mut self,
         memory: &GuestMemory,
         parent: &mut Parent,
+        may_call: impl Fn(u32) -> bool,
         complaints: &log::Limited,
     ) -> Result<bool, TurnError> {
         self.give_back()?;
         self.queue.disable_doorbell()?;
-        let more = self.forward(memory, parent, complaints)?;
+        let more = self.forward(memory, parent, may_call, complaints)?;
         self.packets.publish()?;
         // What the kernel takes without being waited for is returned some time later.
         let again = self.packets.ask_for_late_call()?;
@@ -86,6 +88,7 @@ impl Transmitter {
         &mut self,
         memory: &GuestMemory,
         parent: &mut Parent,
+        may_call: impl Fn(u32) -> bool,
         complaints: &log::Limited,
     ) -> Result<bool, TurnError> {
         for _ in 0..TURN {
@@ -104,7 +107,7 @@ impl Transmitter {
                 self.queue.undo_pop();
                 return Ok(false);
             }
-            if !parent.rewrite_for_kernel(&mut self.packet.header) {
+            if !parent.rewrite_for_kernel(&mut self.packet.header, &may_call) {
                 complaints.line(format_args!("vsock: the guest calls the daemon too often"));
                 self.drop_packet(chain.head())?;
                 continue;

@@ -17,7 +17,7 @@ use super::guest_io::Received;
 use super::poller::{Poller, StreamTag, Token};
 use super::stream::HostStream;
 
-/// Clients accepted in one turn.
+/// How often accepting is tried in one turn. As a rule it succeeds at once, and the next client is for another turn.
 const ACCEPT_TURN: usize = 32;
 /// Pause after the operating system has refused to accept, which it does when descriptors run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -163,7 +163,7 @@ impl Host {
         self.accepting = Accepting::Ready;
     }
 
-    /// Accepts a turn's worth of clients, as many as there is room for.
+    /// Accepts a client, if there is room for one.
     pub(super) fn accept(&mut self) {
         match self.accepting {
             Accepting::Idle => return,
@@ -203,7 +203,8 @@ impl Host {
         }
     }
 
-    /// Has the poller say whether another client waits: to accept one where there is none costs as much as to accept one.
+    /// Has the poller say whether another client waits. To try to accept one where there is none has the kernel make a socket and
+    /// throw it away (`do_accept` in net/socket.c).
     fn is_told_of_the_next_client(&self) -> bool {
         let Endpoints { poller, listener, .. } = &*self.endpoints;
         poller.rename(listener, Token::Listener).is_ok()

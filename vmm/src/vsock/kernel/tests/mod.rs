@@ -303,6 +303,79 @@ fn the_longest_chains_pass_one_after_the_other() {
     }
 }
 
+/// Empty buffers, too: their addresses would be in the kernel's ring.
+#[test]
+fn a_receive_chain_with_an_unusable_piece_is_returned_and_leaves_nothing_in_the_ring() {
+    let mut pair = Pair::new();
+    let good = Descriptor {
+        address: 0x20_0000,
+        length: 4096,
+        flags: WRITE | 1,
+        next: 1,
+    };
+    for bad in [
+        Descriptor {
+            length: 0,
+            flags: WRITE,
+            ..good
+        },
+        Descriptor {
+            address: SHADOW.0,
+            length: 0,
+            flags: WRITE,
+            ..good
+        },
+        Descriptor { flags: 0, ..good },
+        Descriptor { next: 0, ..good },
+        Descriptor { next: 256, ..good },
+    ] {
+        pair.driver.describe(RX, 0, good);
+        pair.driver.describe(RX, 1, bad);
+        pair.driver.make_available(RX, 0);
+        pair.driver.kick(RX);
+        pair.turns();
+        assert_eq!(pair.driver.take_used(RX), Some((0, 0)), "{bad:?}");
+        assert!(!pair.vhost.put(to_guest(Operation::ReadWrite), b"x"));
+    }
+}
+
+#[test]
+fn a_buffer_that_is_offered_twice_stops_the_device_until_it_is_reset() {
+    let mut pair = Pair::new();
+    pair.driver.offer_buffers(0..1);
+    pair.turns();
+    pair.driver.make_available(RX, 0);
+    pair.driver.kick(RX);
+    pair.turns();
+    assert_eq!(pair.driver.status() & 0x40, 0x40, "DEVICE_NEEDS_RESET");
+    assert_eq!(pair.vhost.starts_and_stops(), (1, 1));
+    pair.driver.initialise();
+    pair.driver.offer_buffers(0..1);
+    pair.turns();
+    assert!(pair.vhost.put(to_guest(Operation::ReadWrite), b"again"));
+    pair.turns();
+    assert_eq!(pair.driver.receive(false).unwrap().1, b"again");
+}
+
+#[test]
+fn a_reset_brings_no_more_calls_to_shared_ports() {
+    let mut pair = Pair::new();
+    let mut seen = 0;
+    for _ in 0..3 {
+        for _ in 0..5 {
+            pair.send(
+                &to_parent(PARENT_CID, Operation::Request, &[]),
+                &[],
+                HEADER_THEN_DATA,
+            );
+            seen += usize::from(pair.vhost.take().is_some());
+        }
+        pair.driver.initialise();
+        pair.turns();
+    }
+    assert_eq!(seen, 4);
+}
+
 #[test]
 fn a_guest_that_breaks_its_rings_stops_its_device_and_the_kernel() {
     let mut pair = Pair::new();
