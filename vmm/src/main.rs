@@ -1,6 +1,6 @@
 //! `enclave-vmm`: started by the daemon with its control socket as standard input, or by hand as `enclave-vmm probe`.
 
-use std::{os::fd::AsFd, process::ExitCode};
+use std::{io::Write, os::fd::AsFd, process::ExitCode};
 
 use api::vmm::{Event, ExitReason};
 use enclave_vmm::failure::LaunchError;
@@ -30,7 +30,8 @@ fn main() -> ExitCode {
         (Some(LOG_FORBIDDEN_CALLS), None) => run(Verdict::Log),
         (Some("probe"), None) => report_probe(),
         (Some("calls"), None) => {
-            print!("{}", sandbox::calls::table());
+            // Somebody who has read enough is no error.
+            let _ = std::io::stdout().write_all(sandbox::calls::table().as_bytes());
             ExitCode::SUCCESS
         }
         (Some("--version"), None) => {

@@ -163,8 +163,6 @@ const UNIX_SOCKETS: &[Rule] = &[
 /// The image is read, the machine made, its threads started.
 const BOOT: &[Rule] = &[
     any!(SYS_pread64),
-    any!(SYS_newfstatat),
-    any!(SYS_fstat),
     any!(SYS_statx),
     any!(SYS_fchdir),
     // Guest memory on one node.
@@ -208,43 +206,49 @@ const BOOT: &[Rule] = &[
     equal!(SYS_seccomp, 0, libc::SECCOMP_SET_MODE_FILTER),
 ];
 
-/// The lists, by the names that [`table`] gives them.
-const PARTS: [(&str, &[Rule]); 7] = [
-    ("every", EVERY),
-    ("vcpu", VCPU),
-    ("device", DEVICE),
-    ("vsock", VSOCK),
-    ("sockets", SOCKETS),
-    ("unix-sockets", UNIX_SOCKETS),
-    ("boot", BOOT),
+/// A list, with the name that [`table`] gives it.
+type Part = (&'static str, &'static [Rule]);
+
+const PART_EVERY: Part = ("every", EVERY);
+const PART_VCPU: Part = ("vcpu", VCPU);
+const PART_DEVICE: Part = ("device", DEVICE);
+const PART_VSOCK: Part = ("vsock", VSOCK);
+const PART_SOCKETS: Part = ("sockets", SOCKETS);
+const PART_UNIX_SOCKETS: Part = ("unix-sockets", UNIX_SOCKETS);
+const PART_BOOT: Part = ("boot", BOOT);
+
+/// Boot has them all: filters add up.
+const PARTS: &[Part] = &[
+    PART_EVERY,
+    PART_VCPU,
+    PART_DEVICE,
+    PART_VSOCK,
+    PART_SOCKETS,
+    PART_UNIX_SOCKETS,
+    PART_BOOT,
 ];
 
-/// Which of them each class has.
-fn parts(class: Class) -> &'static [&'static str] {
+/// Which lists a class has.
+fn parts(class: Class) -> &'static [Part] {
     match class {
-        Class::Boot => &[
-            "every",
-            "vcpu",
-            "device",
-            "vsock",
-            "sockets",
-            "unix-sockets",
-            "boot",
+        Class::Boot => PARTS,
+        Class::Vcpu => &[PART_EVERY, PART_VCPU],
+        Class::Vsock { unix_sockets: true } => &[
+            PART_EVERY,
+            PART_DEVICE,
+            PART_VSOCK,
+            PART_SOCKETS,
+            PART_UNIX_SOCKETS,
         ],
-        Class::Vcpu => &["every", "vcpu"],
-        Class::Vsock { unix_sockets: true } => &["every", "device", "vsock", "sockets", "unix-sockets"],
-        Class::Vsock { unix_sockets: false } => &["every", "device", "vsock"],
-        Class::Devices => &["every", "device", "sockets"],
+        Class::Vsock { unix_sockets: false } => &[PART_EVERY, PART_DEVICE, PART_VSOCK],
+        Class::Devices => &[PART_EVERY, PART_DEVICE, PART_SOCKETS],
     }
 }
 
 /// All rules of a class.
 pub fn of(class: Class) -> Vec<Rule> {
-    let names = parts(class);
-    let has = |part: &str| names.contains(&part);
-    let mut rules: Vec<Rule> = PARTS
+    let mut rules: Vec<Rule> = parts(class)
         .iter()
-        .filter(|(part, _)| has(part))
         .flat_map(|(_, rules)| *rules)
         .copied()
         .collect();
@@ -254,7 +258,8 @@ pub fn of(class: Class) -> Vec<Rule> {
 }
 
 /// All of it, in lines: for each class `class CLASS PART...`, for each rule `PART CALL NUMBER CONDITION`. A condition is `any`, or
-/// `ARGUMENT=VALUE`, or `ARGUMENT!BITS` for bits that must not be set.
+/// `ARGUMENT=VALUE`, or `ARGUMENT!BITS` for bits that must not be set; of the one that is different in each process, it is
+/// `own-process`.
 pub fn table() -> String {
     let classes = [
         ("boot", Class::Boot),
@@ -263,12 +268,15 @@ pub fn table() -> String {
         ("vsock-unix", Class::Vsock { unix_sockets: true }),
         ("devices", Class::Devices),
     ];
-    let classes = classes.map(|(name, class)| format!("class {name} {}\n", parts(class).join(" ")));
+    let classes = classes.map(|(name, class)| {
+        let parts: Vec<_> = parts(class).iter().map(|(part, _)| *part).collect();
+        format!("class {name} {}\n", parts.join(" "))
+    });
     let rules = PARTS.iter().flat_map(|(part, rules)| {
         let line = move |rule: &Rule| format!("{part} {} {} {}\n", rule.name, rule.call, rule.only);
         rules.iter().map(line)
     });
-    let own = format!("every SYS_tgkill {} any\n", libc::SYS_tgkill);
+    let own = format!("every SYS_tgkill {} own-process\n", libc::SYS_tgkill);
     classes.into_iter().chain(rules).chain([own]).collect()
 }
 
