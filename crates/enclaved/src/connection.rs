@@ -13,8 +13,9 @@ use crate::admission::{self, CurrentPool, Image};
 use crate::daemon::Shared;
 use crate::foreign::{self, ForeignDescriptor};
 use crate::launcher::Launcher;
+use crate::peer::Peer;
 use crate::preparation::{self, Order};
-use crate::registry::{Awaited, Logged, Watched};
+use crate::registry::{Awaited, Logged, Terminating, Watched};
 use crate::supervisor;
 use crate::vsock_carrier::VsockCarrier;
 use crate::wire::{self, ReceiveError};
@@ -24,11 +25,14 @@ const LOG_CHUNK: usize = 64 << 10;
 
 /// Serves the connection of one client and closes it.
 pub(crate) async fn serve<L: Launcher>(mut stream: UnixStream, daemon: Arc<Shared<L>>) {
-    converse(&mut stream, &daemon).await;
+    match Peer::of(&stream) {
+        Ok(client) => converse(&mut stream, client, &daemon).await,
+        Err(error) => tracing::warn!(%error, "the kernel does not tell who a client is; it is left"),
+    }
     foreign::close(stream);
 }
 
-async fn converse<L: Launcher>(stream: &mut UnixStream, daemon: &Arc<Shared<L>>) {
+async fn converse<L: Launcher>(stream: &mut UnixStream, client: Peer, daemon: &Arc<Shared<L>>) {
     let limit = daemon.limits.request_time;
     let received = match tokio::time::timeout(limit, wire::receive_request(stream)).await {
         Ok(Err(ReceiveError::Nothing)) => return,
@@ -39,7 +43,7 @@ async fn converse<L: Launcher>(stream: &mut UnixStream, daemon: &Arc<Shared<L>>)
         )),
     };
     let answered = match received {
-        Ok((request, descriptors)) => answer(stream, daemon, request, descriptors).await,
+        Ok((request, descriptors)) => answer(stream, client, daemon, request, descriptors).await,
         Err(failure) => Err(failure),
     };
     if let Err(failure) = answered {
@@ -51,13 +55,16 @@ async fn converse<L: Launcher>(stream: &mut UnixStream, daemon: &Arc<Shared<L>>)
 /// Carries out the request and sends its replies; a failure is left to be sent by the caller.
 async fn answer<L: Launcher>(
     stream: &mut UnixStream,
+    client: Peer,
     daemon: &Arc<Shared<L>>,
     request: Request,
     descriptors: Vec<ForeignDescriptor>,
 ) -> Result<(), Failure> {
-    tracing::info!(user = ?user(stream), request = kind(&request), "request");
+    tracing::info!(user = client.user, request = kind(&request), "request");
     let reply = match (request, descriptors.into_iter().next()) {
-        (Request::RunEnclave(request), Some(image)) => return run(stream, daemon, request, image).await,
+        (Request::RunEnclave(request), Some(image)) => {
+            return run(stream, client, daemon, request, image).await;
+        }
         (Request::RunEnclave(_), None) => {
             let message = "run-enclave needs the enclave image's descriptor, and none came with the request.";
             return Err(Failure::new(ErrorCode::InvalidCommand, message));
@@ -71,7 +78,7 @@ async fn answer<L: Launcher>(
         (Request::DescribePools, None) => Reply::Pools(pools(daemon)?),
         (Request::AttestationRoot, None) => Reply::AttestationRoot(attestation_root(daemon)?),
         (Request::EndedEnclaves, None) => Reply::Ended(daemon.registry.ended()),
-        (Request::TerminateEnclave(selector), None) => terminate(daemon, &selector).await?,
+        (Request::TerminateEnclave(selector), None) => terminate(daemon, client, &selector).await?,
         (Request::Console(selector), None) => {
             let watched = daemon.registry.console(&selector)?;
             return console(stream, daemon, watched).await;
@@ -87,6 +94,7 @@ async fn answer<L: Launcher>(
 /// Boots an enclave, tells the client how it goes, and ends the enclave if the client leaves meanwhile.
 async fn run<L: Launcher>(
     stream: &mut UnixStream,
+    client: Peer,
     daemon: &Arc<Shared<L>>,
     request: RunEnclave,
     image: ForeignDescriptor,
@@ -102,9 +110,13 @@ async fn run<L: Launcher>(
         &Reply::Progress("Start allocating memory...".to_owned()),
     )
     .await;
-    let (lease, grant) = daemon
-        .registry
-        .admit(&request, &daemon.machine, &pool.cpus, vsock.backend())?;
+    let (lease, grant) = daemon.registry.admit(
+        &request,
+        &daemon.machine,
+        &pool.cpus,
+        vsock.backend(),
+        client.user,
+    )?;
     tracing::info!(enclave = %grant.id, name = grant.name.as_str(), cid = grant.cid, cpus = ?grant.cpus.cpu_ids, vsock = ?vsock.backend(), "admitted");
     let order = Order {
         image,
@@ -147,7 +159,7 @@ async fn run<L: Launcher>(
         if let (false, Reply::EnclaveStarted(enclave)) = (taken, &reply) {
             // The client left just as its enclave had booted, and does not know of it.
             let enclave = Selector::Id(enclave.enclave_id.clone());
-            let _ = daemon.registry.terminate(&enclave);
+            let _ = daemon.registry.terminate(&enclave, client);
         }
     }
 }
@@ -192,9 +204,14 @@ async fn accept_image(file: ForeignDescriptor, limit: Duration) -> Result<Image,
     }
 }
 
-async fn terminate<L: Launcher>(daemon: &Shared<L>, selector: &Selector) -> Result<Reply, Failure> {
-    let mut terminated = Vec::new();
-    for mut ending in daemon.registry.terminate(selector)? {
+async fn terminate<L: Launcher>(
+    daemon: &Shared<L>,
+    client: Peer,
+    selector: &Selector,
+) -> Result<Reply, Failure> {
+    let Terminating { endings, refused } = daemon.registry.terminate(selector, client)?;
+    let mut terminated = refused;
+    for mut ending in endings {
         ending.gone().await;
         terminated.push(ending.termination);
     }
@@ -327,11 +344,6 @@ async fn send<L: Launcher>(stream: &mut UnixStream, daemon: &Shared<L>, reply: &
         tracing::debug!("a client did not take its reply");
     }
     taken
-}
-
-/// The client's user, by the kernel's word.
-fn user(stream: &UnixStream) -> Option<u32> {
-    stream.peer_cred().ok().map(|credentials| credentials.uid())
 }
 
 /// A word for the log.

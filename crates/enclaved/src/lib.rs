@@ -63,6 +63,7 @@ mod leftovers;
 pub mod note;
 mod own_port;
 mod parent_vsock;
+pub mod peer;
 mod port_listeners;
 mod preparation;
 mod printable;

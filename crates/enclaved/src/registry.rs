@@ -26,6 +26,7 @@ use crate::ended::{EndedEnclaves, KeptConsole};
 use crate::events::{self, Changes, Events};
 use crate::ids::EnclaveId;
 use crate::note::{Facts, Note};
+use crate::peer::Peer;
 use crate::run_directory::{self, EnclaveDirectory};
 
 /// How many lines of an ended enclave's console are remembered.
@@ -105,6 +106,15 @@ pub struct Ending {
     record: watch::Receiver<Option<EndRequest>>,
 }
 
+/// What has become of a client's wish for the end of enclaves.
+#[derive(Debug, Default)]
+pub struct Terminating {
+    /// Those that end.
+    pub endings: Vec<Ending>,
+    /// Those that go on, because the client may not end them.
+    pub refused: Vec<EnclaveTermination>,
+}
+
 /// An enclave whose console is watched.
 #[derive(Debug)]
 pub struct Watched {
@@ -158,7 +168,7 @@ pub enum Logged {
 }
 
 impl Registry {
-    /// Admits an enclave, whose vsock is carried by `vsock`: takes memory, picks CPUs of `pool`, CID, name and id, and makes the record, in one step.
+    /// Admits an enclave of the user `owner`, whose vsock is carried by `vsock`: takes memory, picks CPUs of `pool`, CID, name and id, and makes the record, in one step.
     ///
     /// # Errors
     /// E27 or E29; E39 once the daemon is shutting down.
@@ -168,6 +178,7 @@ impl Registry {
         machine: &Machine,
         pool: &CpuPool,
         vsock: VsockBackend,
+        owner: u32,
     ) -> Result<(Lease, Grant), Failure> {
         let mut inner = self.lock();
         if inner.closed {
@@ -187,6 +198,7 @@ impl Registry {
             debug_mode: request.debug_mode,
             vsock,
             created: milliseconds_now(),
+            owner: Some(owner),
         };
         inner.events.tell(EventKind::Starting, &facts);
         let lease = self.lease(&mut inner, Record::new(facts));
@@ -219,23 +231,34 @@ impl Registry {
         images.collect()
     }
 
-    /// Asks for the end of the selected enclaves.
+    /// Asks for the end of the selected enclaves, as far as `client` may end them.
     ///
     /// # Errors
-    /// E11 if no enclave has the id, E58 if none has the name.
-    pub fn terminate(&self, selector: &Selector) -> Result<Vec<Ending>, Failure> {
+    /// E11 if no enclave has the id, E58 if none has the name; E39, as on AWS, if one enclave is selected and the client may not end
+    /// it.
+    pub fn terminate(&self, selector: &Selector, client: Peer) -> Result<Terminating, Failure> {
         let mut inner = self.lock();
         let keys = inner.select(selector)?;
         let Inner { records, events, .. } = &mut *inner;
-        let chosen = keys.iter().filter_map(|key| {
-            let record = records.get_mut(key)?;
+        let mut terminating = Terminating::default();
+        for key in keys {
+            let Some(record) = records.get_mut(&key) else {
+                continue;
+            };
+            if !client.may_end(record.facts.owner) {
+                if *selector != Selector::All {
+                    return Err(not_the_owner(&record.facts));
+                }
+                terminating.refused.push(record.termination(false));
+                continue;
+            }
             if record.state != EnclaveState::Terminating {
                 events.tell(EventKind::Terminating, &record.facts);
             }
             record.state = EnclaveState::Terminating;
-            Some(record.ask_to_end(EndRequest::Terminate))
-        });
-        Ok(chosen.collect())
+            terminating.endings.push(record.ask_to_end(EndRequest::Terminate));
+        }
+        Ok(terminating)
     }
 
     /// Takes in an enclave that an earlier daemon has booted, as it was noted down.
@@ -665,14 +688,31 @@ impl Record {
             first
         });
         Ending {
-            termination: EnclaveTermination {
-                enclave_name: self.facts.name.clone(),
-                enclave_id: self.facts.id.to_string(),
-                terminated: true,
-            },
+            termination: self.termination(true),
             record: self.end.subscribe(),
         }
     }
+
+    fn termination(&self, terminated: bool) -> EnclaveTermination {
+        EnclaveTermination {
+            enclave_name: self.facts.name.clone(),
+            enclave_id: self.facts.id.to_string(),
+            terminated,
+        }
+    }
+}
+
+/// The failure of a client that may not end an enclave.
+fn not_the_owner(facts: &Facts) -> Failure {
+    let owner = facts.owner.map_or_else(
+        || "by an unknown user".to_owned(),
+        |owner| format!("by the user with number {owner}"),
+    );
+    let message = format!(
+        "No permission to terminate {}: it was started {owner}, and only that user and root may end it.",
+        facts.id
+    );
+    Failure::new(ErrorCode::ProcessConnectionFailure, message)
 }
 
 /// For requests about one enclave.
