@@ -80,6 +80,14 @@ pub struct Arguments {
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
 
+    /// The audit log: a line of JSON for each request, who has made it and what came of it
+    #[arg(long, value_name = "PATH", default_value = "/var/log/enclaved/audit.jsonl")]
+    pub audit_log: PathBuf,
+
+    /// Keep no audit log
+    #[arg(long, conflicts_with = "audit_log")]
+    pub no_audit_log: bool,
+
     /// Set by a daemon that puts itself into the background
     #[arg(long, hide = true)]
     pub background_child: bool,
@@ -135,6 +143,8 @@ pub struct Config {
     pub vsock: Option<VsockBackend>,
     /// The first user id of VMMs.
     pub first_vmm_user: u32,
+    /// Where requests are written down; nowhere if there is no path.
+    pub audit_log: Option<PathBuf>,
 }
 
 /// What clients may use of the daemon.
@@ -183,6 +193,7 @@ impl From<&Arguments> for Config {
             parent_role: arguments.parent_role.clone(),
             vsock: arguments.vsock.map(VsockBackend::from),
             first_vmm_user: arguments.first_vmm_user,
+            audit_log: (!arguments.no_audit_log).then(|| arguments.audit_log.clone()),
         }
     }
 }

@@ -10,6 +10,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{SemaphorePermit, mpsc};
 
 use crate::admission::{self, CurrentPool, Image};
+use crate::audit::Trail;
 use crate::daemon::Shared;
 use crate::foreign::{self, ForeignDescriptor};
 use crate::launcher::Launcher;
@@ -42,11 +43,16 @@ async fn converse<L: Launcher>(stream: &mut UnixStream, client: Peer, daemon: &A
             format!("The request was not complete after {} s.", limit.as_secs_f32()),
         )),
     };
+    let mut trail = daemon.audit.trail(client);
     let answered = match received {
-        Ok((request, descriptors)) => answer(stream, client, daemon, request, descriptors).await,
+        Ok((request, descriptors)) => {
+            trail.asked(kind(&request), &request);
+            answer(stream, client, daemon, &mut trail, request, descriptors).await
+        }
         Err(failure) => Err(failure),
     };
     if let Err(failure) = answered {
+        trail.failed(&failure);
         tracing::info!(code = %failure.code, reason = failure.message.as_str(), "request refused");
         send(stream, daemon, &Reply::Error(failure)).await;
     }
@@ -57,13 +63,14 @@ async fn answer<L: Launcher>(
     stream: &mut UnixStream,
     client: Peer,
     daemon: &Arc<Shared<L>>,
+    trail: &mut Trail,
     request: Request,
     descriptors: Vec<ForeignDescriptor>,
 ) -> Result<(), Failure> {
     tracing::info!(user = client.user, request = kind(&request), "request");
     let reply = match (request, descriptors.into_iter().next()) {
         (Request::RunEnclave(request), Some(image)) => {
-            return run(stream, client, daemon, request, image).await;
+            return run(stream, client, daemon, trail, request, image).await;
         }
         (Request::RunEnclave(_), None) => {
             let message = "run-enclave needs the enclave image's descriptor, and none came with the request.";
@@ -78,15 +85,16 @@ async fn answer<L: Launcher>(
         (Request::DescribePools, None) => Reply::Pools(pools(daemon)?),
         (Request::AttestationRoot, None) => Reply::AttestationRoot(attestation_root(daemon)?),
         (Request::EndedEnclaves, None) => Reply::Ended(daemon.registry.ended()),
-        (Request::TerminateEnclave(selector), None) => terminate(daemon, client, &selector).await?,
+        (Request::TerminateEnclave(selector), None) => terminate(daemon, client, trail, &selector).await?,
         (Request::Console(selector), None) => {
             let watched = daemon.registry.console(&selector)?;
-            return console(stream, daemon, watched).await;
+            return console(stream, daemon, trail, watched).await;
         }
-        (Request::Logs(logs), None) => return self::logs(stream, daemon, &logs).await,
-        (Request::AwaitEnd(selector), None) => return await_end(stream, daemon, &selector).await,
-        (Request::Events, None) => return events(stream, daemon).await,
+        (Request::Logs(logs), None) => return self::logs(stream, daemon, trail, &logs).await,
+        (Request::AwaitEnd(selector), None) => return await_end(stream, daemon, trail, &selector).await,
+        (Request::Events, None) => return events(stream, daemon, trail).await,
     };
+    trail.granted();
     send(stream, daemon, &reply).await;
     Ok(())
 }
@@ -96,6 +104,7 @@ async fn run<L: Launcher>(
     stream: &mut UnixStream,
     client: Peer,
     daemon: &Arc<Shared<L>>,
+    trail: &mut Trail,
     request: RunEnclave,
     image: ForeignDescriptor,
 ) -> Result<(), Failure> {
@@ -118,6 +127,7 @@ async fn run<L: Launcher>(
         client.user,
     )?;
     tracing::info!(enclave = %grant.id, name = grant.name.as_str(), cid = grant.cid, cpus = ?grant.cpus.cpu_ids, vsock = ?vsock.backend(), "admitted");
+    trail.about(&grant.id, &grant.name);
     let order = Order {
         image,
         kvm,
@@ -153,8 +163,22 @@ async fn run<L: Launcher>(
             }
         };
         let Some(reply) = reply else {
+            // Unless it has been told more.
+            trail.failed(&client_left());
             return Ok(());
         };
+        match &reply {
+            Reply::EnclaveStarted(enclave) => {
+                if let Some(pcr0) = daemon.registry.pcr0(&enclave.enclave_id) {
+                    trail.measured(pcr0);
+                }
+                if client_is_there {
+                    trail.granted();
+                }
+            }
+            Reply::Error(failure) => trail.failed(failure),
+            _ => {}
+        }
         let taken = client_is_there && send(stream, daemon, &reply).await;
         if let (false, Reply::EnclaveStarted(enclave)) = (taken, &reply) {
             // The client left just as its enclave had booted, and does not know of it.
@@ -162,6 +186,12 @@ async fn run<L: Launcher>(
             let _ = daemon.registry.terminate(&enclave, client);
         }
     }
+}
+
+/// What is written down of an enclave whose client has not waited for it.
+fn client_left() -> Failure {
+    let message = "The client left before the enclave had booted, and it was ended.";
+    Failure::new(ErrorCode::ProcessConnectionFailure, message)
 }
 
 /// It is kept as it is, for as long as the enclave runs.
@@ -207,9 +237,12 @@ async fn accept_image(file: ForeignDescriptor, limit: Duration) -> Result<Image,
 async fn terminate<L: Launcher>(
     daemon: &Shared<L>,
     client: Peer,
+    trail: &mut Trail,
     selector: &Selector,
 ) -> Result<Reply, Failure> {
     let Terminating { endings, refused } = daemon.registry.terminate(selector, client)?;
+    let ended = endings.iter().map(|ending| &ending.termination);
+    trail.ended(ended);
     let mut terminated = refused;
     for mut ending in endings {
         ending.gone().await;
@@ -221,10 +254,13 @@ async fn terminate<L: Launcher>(
 async fn console<L: Launcher>(
     stream: &mut UnixStream,
     daemon: &Shared<L>,
+    trail: &mut Trail,
     mut watched: Watched,
 ) -> Result<(), Failure> {
     let _place = place(daemon)?;
-    let enclave_cid = watched.enclave_cid;
+    trail.about(&watched.facts.id, &watched.facts.name);
+    trail.granted();
+    let enclave_cid = watched.facts.cid;
     send(stream, daemon, &Reply::ConsoleAttached { enclave_cid }).await;
     let (incoming, mut outgoing) = stream.split();
     let shown = async {
@@ -250,23 +286,35 @@ fn place<L: Launcher>(daemon: &Shared<L>) -> Result<SemaphorePermit<'_>, Failure
 }
 
 /// Gives what an enclave has printed, and, if that is wanted, what it prints from here on.
-async fn logs<L: Launcher>(stream: &mut UnixStream, daemon: &Shared<L>, logs: &Logs) -> Result<(), Failure> {
+async fn logs<L: Launcher>(
+    stream: &mut UnixStream,
+    daemon: &Shared<L>,
+    trail: &mut Trail,
+    logs: &Logs,
+) -> Result<(), Failure> {
     let logged = match daemon.registry.logs(&logs.enclave)? {
-        Logged::Running(watched) if logs.follow => return console(stream, daemon, watched).await,
+        Logged::Running(watched) if logs.follow => return console(stream, daemon, trail, watched).await,
         logged => logged,
     };
     // Before the log takes memory.
     let _place = place(daemon)?;
     let (enclave_cid, kept) = match logged {
-        Logged::Running(watched) => (watched.enclave_cid, watched.console.kept()),
-        Logged::Ended { enclave_cid, history } => (
-            enclave_cid,
+        Logged::Running(watched) => {
+            trail.about(&watched.facts.id, &watched.facts.name);
+            (watched.facts.cid, watched.console.kept())
+        }
+        Logged::Ended { run, history } => (
+            {
+                trail.about(&run.enclave_id, &run.enclave_name);
+                u32::try_from(run.enclave_cid).unwrap_or(u32::MAX)
+            },
             history.read().map_err(|error| {
                 let context = "The enclave's console cannot be read";
                 Failure::caused_by(ErrorCode::ConsoleRead, context, &error)
             })?,
         ),
     };
+    trail.granted();
     if send(stream, daemon, &Reply::ConsoleAttached { enclave_cid }).await {
         for chunk in kept.chunks(LOG_CHUNK) {
             let written = tokio::time::timeout(daemon.limits.reply_time, stream.write_all(chunk)).await;
@@ -283,20 +331,28 @@ async fn logs<L: Launcher>(stream: &mut UnixStream, daemon: &Shared<L>, logs: &L
 async fn await_end<L: Launcher>(
     stream: &mut UnixStream,
     daemon: &Shared<L>,
+    trail: &mut Trail,
     selector: &Selector,
 ) -> Result<(), Failure> {
     let Ok(_place) = daemon.waiters.try_acquire() else {
         let message = "Too many clients wait for enclaves to end.";
-        let busy = Reply::Busy(Failure::new(ErrorCode::SocketError, message));
-        send(stream, daemon, &busy).await;
+        let failure = Failure::new(ErrorCode::SocketError, message);
+        trail.failed(&failure);
+        send(stream, daemon, &Reply::Busy(failure)).await;
         return Ok(());
     };
-    let ended = match daemon.registry.await_end(selector)? {
+    let awaited = daemon.registry.await_end(selector)?;
+    match &awaited {
+        Awaited::Ended(ended) => trail.about(&ended.run.enclave_id, &ended.run.enclave_name),
+        Awaited::Running { facts, .. } => trail.about(&facts.id, &facts.name),
+    }
+    trail.granted();
+    let ended = match awaited {
         Awaited::Ended(ended) => Some(ended),
-        Awaited::Running { id, mut record } => {
+        Awaited::Running { facts, mut record } => {
             let gone = async { while record.changed().await.is_ok() {} };
             tokio::select! {
-                () = gone => daemon.registry.ended_with_id(&id),
+                () = gone => daemon.registry.ended_with_id(&facts.id),
                 () = wire::hung_up(stream) => None,
             }
         }
@@ -308,8 +364,13 @@ async fn await_end<L: Launcher>(
 }
 
 /// Tells what becomes of enclaves until the client or the daemon leaves. A client that does not take what it is told is left.
-async fn events<L: Launcher>(stream: &mut UnixStream, daemon: &Shared<L>) -> Result<(), Failure> {
+async fn events<L: Launcher>(
+    stream: &mut UnixStream,
+    daemon: &Shared<L>,
+    trail: &mut Trail,
+) -> Result<(), Failure> {
     let _place = place(daemon)?;
+    trail.granted();
     let (present, changes) = daemon.registry.events();
     for event in present {
         if !send(stream, daemon, &Reply::Event(event)).await {

@@ -20,6 +20,7 @@ use nsm::ParentIdentity;
 
 use crate::admission::Machine;
 use crate::admission::topology::TopologyError;
+use crate::audit::Audit;
 use crate::authority::{Authority, AuthorityError};
 use crate::config::{Config, Limits};
 use crate::connection;
@@ -100,6 +101,7 @@ pub(crate) struct Shared<L> {
     pub(crate) launcher: L,
     pub(crate) run_directory: RunDirectory,
     pub(crate) attestation: Attestation,
+    pub(crate) audit: Arc<Audit>,
     /// Places for clients that watch a console.
     pub(crate) watchers: Semaphore,
     /// Places for clients that wait for the end of an enclave.
@@ -163,6 +165,7 @@ impl<L: Launcher> Daemon<L> {
                     launcher,
                     run_directory,
                     attestation,
+                    audit: Arc::new(Audit::start(config.audit_log.clone())),
                     watchers: Semaphore::new(config.limits.watchers),
                     waiters: Semaphore::new(config.limits.waiters),
                 };
@@ -200,6 +203,7 @@ impl<L: Launcher> Daemon<L> {
         if tokio::time::timeout(FAREWELL, last_replies).await.is_err() {
             tracing::debug!("some clients did not take their last reply");
         }
+        shared.audit.close();
         tracing::info!("stopped");
     }
 }

@@ -40,6 +40,7 @@ mod acl;
 pub mod admission;
 pub mod allocator;
 mod application_end;
+mod audit;
 pub mod authority;
 pub mod background;
 pub mod config;

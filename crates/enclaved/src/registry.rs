@@ -118,8 +118,8 @@ pub struct Terminating {
 /// An enclave whose console is watched.
 #[derive(Debug)]
 pub struct Watched {
-    /// Its CID.
-    pub enclave_cid: u32,
+    /// Which one it is.
+    pub facts: Facts,
     /// What it prints.
     pub console: Console,
     record: watch::Receiver<Option<EndRequest>>,
@@ -146,8 +146,8 @@ pub enum Awaited {
     Ended(EndedEnclave),
     /// It runs.
     Running {
-        /// Its id.
-        id: EnclaveId,
+        /// Which one it is.
+        facts: Facts,
         /// Closed when it is gone.
         record: watch::Receiver<Option<EndRequest>>,
     },
@@ -160,8 +160,8 @@ pub enum Logged {
     Running(Watched),
     /// It has ended.
     Ended {
-        /// The CID that it had.
-        enclave_cid: u32,
+        /// Which one it was.
+        run: EnclaveRunInfo,
         /// Its console.
         history: KeptConsole,
     },
@@ -340,10 +340,18 @@ impl Registry {
         };
         let record = keys.first().and_then(|key| inner.records.get(key));
         let running = record.map(|record| Awaited::Running {
-            id: record.facts.id.clone(),
+            facts: record.facts.clone(),
             record: record.end.subscribe(),
         });
         running.ok_or_else(|| Failure::new(ErrorCode::SocketError, "The enclave has just gone."))
+    }
+
+    /// PCR0 of the enclave with this id, if it runs.
+    pub fn pcr0(&self, enclave_id: &str) -> Option<String> {
+        let inner = self.lock();
+        let mut records = inner.records.values();
+        let record = records.find(|record| record.facts.id.to_string() == enclave_id)?;
+        Some(record.measurements.as_ref()?.pcr0.clone())
     }
 
     /// How the enclave with this id has ended, unless it is forgotten, or was left to the next daemon.
@@ -380,7 +388,7 @@ impl Registry {
             Failure::new(ErrorCode::ConsoleConnection, message)
         })?;
         Ok(Logged::Ended {
-            enclave_cid: u32::try_from(enclave.run.enclave_cid).unwrap_or(u32::MAX),
+            run: enclave.run,
             history,
         })
     }
@@ -423,7 +431,7 @@ impl Registry {
         let record = keys.first().and_then(|key| inner.records.get(key));
         let watched = record.and_then(|record| {
             Some(Watched {
-                enclave_cid: record.facts.cid,
+                facts: record.facts.clone(),
                 console: record.console.clone()?,
                 record: record.end.subscribe(),
             })

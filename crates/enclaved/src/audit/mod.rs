@@ -222,7 +222,7 @@ impl Trail {
     }
 
     /// It is about this enclave, too.
-    pub(crate) fn about(&mut self, id: impl ToString, name: &str) {
+    pub(crate) fn about(&mut self, id: &(impl ToString + ?Sized), name: &str) {
         if let Some(entry) = &mut self.entry {
             entry.enclaves.push(Subject {
                 id: id.to_string(),
@@ -291,7 +291,9 @@ impl Entry {
 fn selected(request: &Request) -> Option<Selector> {
     let selector = match request {
         Request::RunEnclave(run) => &Selector::Name(run.enclave_name.clone()),
-        Request::TerminateEnclave(selector) | Request::Console(selector) | Request::AwaitEnd(selector) => selector,
+        Request::TerminateEnclave(selector) | Request::Console(selector) | Request::AwaitEnd(selector) => {
+            selector
+        }
         Request::Logs(logs) => &logs.enclave,
         Request::DescribeEnclaves
         | Request::DescribeImages
@@ -307,8 +309,14 @@ fn selected(request: &Request) -> Option<Selector> {
     })
 }
 
+/// As much of a client's text as is kept. JSON escapes the control characters of ASCII; others, which a terminal may obey, are
+/// replaced.
 fn shortened(text: &str) -> String {
-    text.chars().take(LONGEST_NAME).collect()
+    let shown = |character: char| match character {
+        '\u{7f}'..='\u{9f}' => char::REPLACEMENT_CHARACTER,
+        other => other,
+    };
+    text.chars().map(shown).take(LONGEST_NAME).collect()
 }
 
 fn now() -> String {
