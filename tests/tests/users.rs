@@ -324,3 +324,118 @@ fn the_next_daemon_knows_whose_an_enclave_is() {
 
     assert_eq!(host.describe(), Vec::<Value>::new());
 }
+
+/// The most memory that the daemon may have, whatever its clients do, in KiB: the requests of a user whose places are all taken by
+/// half requests, and as much again.
+const DAEMON_MEMORY: u64 = 96 << 10;
+
+#[test]
+fn a_user_that_takes_all_it_can_get_holds_up_nobody() {
+    let _world = World::enter();
+    let scene = Scene::set();
+    let host = &scene.host;
+    for behaviour in ["silent", "half", "unread", "talkative"] {
+        let mut command = Command::new(parent::guest_application("crowd"));
+        command.arg(host.socket()).args([behaviour, "2000"]);
+        let mut crowd = Running::start(&mut as_user(command, MEMBER));
+        crowd.wait_for("crowded");
+
+        let own = started(host, &scene.eif, behaviour, OWNER);
+        for user in [OWNER, ROOT].repeat(5) {
+            let described = run(&mut as_user(host.command(&["describe-enclaves"]), user)).succeeded();
+            assert_eq!(described.json().as_array().map(Vec::len), Some(2), "{behaviour}");
+        }
+        let command = host.command(&["terminate-enclave", "--enclave-id", &own.id]);
+        let _ = run(&mut as_user(command, OWNER)).succeeded();
+
+        assert!(!crowd.has_ended(), "{behaviour}: {}", crowd.stderr());
+        let memory = daemon_memory(host);
+        eprintln!("{behaviour}: the daemon has had {memory} KiB at most");
+        assert!(memory < DAEMON_MEMORY, "{behaviour}: {memory} KiB");
+    }
+}
+
+#[test]
+fn a_user_that_asks_without_end_is_written_down_in_bounded_length() {
+    let _world = World::enter();
+    let log = Path::new("/tmp/bounded/audit.jsonl");
+    let daemon = OwnDaemon::start(&["--audit-log", log.to_str().expect("text")]);
+    let host = daemon.host();
+    let mut command = Command::new(parent::guest_application("crowd"));
+    command.arg(host.socket()).args(["unread", "2000"]);
+    let mut crowd = Running::start(&mut as_user(command, MEMBER));
+    crowd.wait_for("crowded");
+    let _ = run(&mut as_user(host.command(&["describe-enclaves"]), OWNER)).succeeded();
+    drop(crowd);
+    drop(daemon);
+
+    let text = fs::read_to_string(log).expect("the audit log");
+    let lines: Vec<Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("a line of JSON"))
+        .collect();
+    let of = |user: User| lines.iter().filter(move |line| line["user"] == user.number);
+    assert!(of(MEMBER).count() < 1000, "{}", of(MEMBER).count());
+    let left_out: u64 = of(MEMBER).filter_map(|line| line["left_out"].as_u64()).sum();
+    assert!(left_out > 1000, "{left_out}");
+    assert!(of(OWNER).any(|line| line["command"] == "describe-enclaves"));
+}
+
+#[test]
+fn the_audit_log_says_who_has_done_what() {
+    let _world = World::enter();
+    let log = Path::new("/tmp/audit/audit.jsonl");
+    let daemon = OwnDaemon::start(&["--audit-log", log.to_str().expect("text")]);
+    let host = daemon.host();
+    let enclave = started(host, &everybodys_eif(), "owned", OWNER);
+    let pcr0 = enclave.description().expect("it runs")["Measurements"]["PCR0"].clone();
+    let terminate = |user| {
+        let command = host.command(&["terminate-enclave", "--enclave-id", &enclave.id]);
+        run(&mut as_user(command, user))
+    };
+    assert_eq!(terminate(MEMBER).code(), Some(39));
+    let _ = terminate(OWNER).succeeded();
+    let forged = "x\n{\"user\":0,\"command\":\"run-enclave\"}";
+    let command = host.command(&["console", "--enclave-name", forged]);
+    assert_eq!(run(&mut as_user(command, MEMBER)).code(), Some(58));
+
+    let lines = poll::until("the lines", || {
+        let text = fs::read_to_string(log).expect("the audit log");
+        text.contains("E58").then_some(text)
+    });
+    eprintln!("{lines}");
+    let lines: Vec<Value> = lines
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("a line of JSON"))
+        .collect();
+    let told: Vec<_> = lines
+        .iter()
+        .filter(|line| line["command"] != "describe-enclaves")
+        .map(|line| (&line["command"], &line["user"], &line["result"]))
+        .collect();
+    let expected = [
+        ("run-enclave", OWNER, "ok"),
+        ("terminate-enclave", MEMBER, "E39"),
+        ("terminate-enclave", OWNER, "ok"),
+        ("console", MEMBER, "E58"),
+    ];
+    assert_eq!(told.len(), expected.len(), "{told:?}");
+    for ((command, user, result), expected) in told.iter().zip(expected) {
+        assert_eq!(**command, expected.0);
+        assert_eq!(**user, expected.1.number);
+        assert_eq!(**result, expected.2);
+    }
+    assert_eq!(lines[0]["pcr0"], pcr0);
+    assert_eq!(lines[0]["enclaves"][0]["id"], enclave.id.as_str());
+    let mode = fs::metadata(log).expect("the log").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+}
+
+/// The most memory that the daemon has had, in KiB.
+fn daemon_memory(host: &Host) -> u64 {
+    let lock = fs::read_to_string(host.run_directory().join("enclaved.lock")).expect("the lock");
+    let status = fs::read_to_string(format!("/proc/{}/status", lock.trim())).expect("the daemon runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let figure = line.and_then(|line| line.trim().strip_suffix(" kB"));
+    figure.and_then(|figure| figure.parse().ok()).expect("VmHWM")
+}

@@ -9,7 +9,11 @@ use api::vmm::VsockBackend;
 use clap::{Parser, ValueEnum};
 
 use crate::authority::Source;
+use crate::places::Room;
 use crate::vmm_user::FIRST_VMM_USER;
+
+/// Clients at the same time.
+pub const MOST_CLIENTS: usize = 1024;
 
 /// The VMM's file name.
 const VMM: &str = "enclave-vmm";
@@ -155,11 +159,11 @@ pub struct Limits {
     /// For a client to take one reply.
     pub reply_time: Duration,
     /// Clients at the same time.
-    pub connections: usize,
-    /// Of these, clients that watch a console.
-    pub watchers: usize,
+    pub connections: Room,
+    /// Of these, clients that watch a console or hear of events.
+    pub watchers: Room,
     /// And clients that wait for the end of an enclave.
-    pub waiters: usize,
+    pub waiters: Room,
 }
 
 impl Default for Limits {
@@ -167,9 +171,9 @@ impl Default for Limits {
         Self {
             request_time: Duration::from_secs(5),
             reply_time: Duration::from_secs(10),
-            connections: 1024,
-            watchers: 256,
-            waiters: 512,
+            connections: Room::of(MOST_CLIENTS),
+            watchers: Room::of(256),
+            waiters: Room::of(512),
         }
     }
 }

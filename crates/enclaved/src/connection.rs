@@ -7,14 +7,15 @@ use api::{ErrorCode, Failure, Logs, MAX_IMAGE_METADATA, Pools, Reply, Request, R
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::{SemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 
 use crate::admission::{self, CurrentPool, Image};
 use crate::audit::Trail;
 use crate::daemon::Shared;
-use crate::foreign::{self, ForeignDescriptor};
+use crate::foreign::{self, ForeignDescriptor, ForeignDescriptors};
 use crate::launcher::Launcher;
 use crate::peer::Peer;
+use crate::places::Place;
 use crate::preparation::{self, Order};
 use crate::registry::{Awaited, Logged, Terminating, Watched};
 use crate::supervisor;
@@ -24,18 +25,32 @@ use crate::wire::{self, ReceiveError};
 /// Bytes of a log that a client has to take in the time that it has for one reply.
 const LOG_CHUNK: usize = 64 << 10;
 
-/// Serves the connection of one client and closes it.
-pub(crate) async fn serve<L: Launcher>(mut stream: UnixStream, daemon: Arc<Shared<L>>) {
-    match Peer::of(&stream) {
-        Ok(client) => converse(&mut stream, client, &daemon).await,
-        Err(error) => tracing::warn!(%error, "the kernel does not tell who a client is; it is left"),
-    }
-    foreign::close(stream);
+/// A client, and the place that is free when nothing is left of it.
+struct Client {
+    peer: Peer,
+    place: Arc<Place>,
 }
 
-async fn converse<L: Launcher>(stream: &mut UnixStream, client: Peer, daemon: &Arc<Shared<L>>) {
+/// Serves the connection of one client and closes it.
+pub(crate) async fn serve<L: Launcher>(
+    mut stream: UnixStream,
+    peer: Peer,
+    place: Place,
+    daemon: Arc<Shared<L>>,
+) {
+    let client = Client {
+        peer,
+        place: Arc::new(place),
+    };
+    daemon.pace.wait(peer).await;
+    converse(&mut stream, &client, &daemon).await;
+    // The place is free when all is closed.
+    foreign::close((stream, client.place));
+}
+
+async fn converse<L: Launcher>(stream: &mut UnixStream, client: &Client, daemon: &Arc<Shared<L>>) {
     let limit = daemon.limits.request_time;
-    let received = match tokio::time::timeout(limit, wire::receive_request(stream)).await {
+    let received = match tokio::time::timeout(limit, wire::receive_request(stream, &client.place)).await {
         Ok(Err(ReceiveError::Nothing)) => return,
         Ok(received) => received.map_err(Failure::from),
         Err(_) => Err(Failure::new(
@@ -43,7 +58,7 @@ async fn converse<L: Launcher>(stream: &mut UnixStream, client: Peer, daemon: &A
             format!("The request was not complete after {} s.", limit.as_secs_f32()),
         )),
     };
-    let mut trail = daemon.audit.trail(client);
+    let mut trail = daemon.audit.trail(client.peer);
     let answered = match received {
         Ok((request, descriptors)) => {
             trail.asked(kind(&request), &request);
@@ -61,14 +76,14 @@ async fn converse<L: Launcher>(stream: &mut UnixStream, client: Peer, daemon: &A
 /// Carries out the request and sends its replies; a failure is left to be sent by the caller.
 async fn answer<L: Launcher>(
     stream: &mut UnixStream,
-    client: Peer,
+    client: &Client,
     daemon: &Arc<Shared<L>>,
     trail: &mut Trail,
     request: Request,
-    descriptors: Vec<ForeignDescriptor>,
+    descriptors: ForeignDescriptors,
 ) -> Result<(), Failure> {
-    tracing::info!(user = client.user, request = kind(&request), "request");
-    let reply = match (request, descriptors.into_iter().next()) {
+    tracing::info!(user = client.peer.user, request = kind(&request), "request");
+    let reply = match (request, descriptors.into_one()) {
         (Request::RunEnclave(request), Some(image)) => {
             return run(stream, client, daemon, trail, request, image).await;
         }
@@ -88,11 +103,13 @@ async fn answer<L: Launcher>(
         (Request::TerminateEnclave(selector), None) => terminate(daemon, client, trail, &selector).await?,
         (Request::Console(selector), None) => {
             let watched = daemon.registry.console(&selector)?;
-            return console(stream, daemon, trail, watched).await;
+            return console(stream, client, daemon, trail, watched).await;
         }
-        (Request::Logs(logs), None) => return self::logs(stream, daemon, trail, &logs).await,
-        (Request::AwaitEnd(selector), None) => return await_end(stream, daemon, trail, &selector).await,
-        (Request::Events, None) => return events(stream, daemon, trail).await,
+        (Request::Logs(logs), None) => return self::logs(stream, client, daemon, trail, &logs).await,
+        (Request::AwaitEnd(selector), None) => {
+            return await_end(stream, client, daemon, trail, &selector).await;
+        }
+        (Request::Events, None) => return events(stream, client, daemon, trail).await,
     };
     trail.granted();
     send(stream, daemon, &reply).await;
@@ -102,7 +119,7 @@ async fn answer<L: Launcher>(
 /// Boots an enclave, tells the client how it goes, and ends the enclave if the client leaves meanwhile.
 async fn run<L: Launcher>(
     stream: &mut UnixStream,
-    client: Peer,
+    client: &Client,
     daemon: &Arc<Shared<L>>,
     trail: &mut Trail,
     request: RunEnclave,
@@ -124,7 +141,7 @@ async fn run<L: Launcher>(
         &daemon.machine,
         &pool.cpus,
         vsock.backend(),
-        client.user,
+        client.peer.user,
     )?;
     tracing::info!(enclave = %grant.id, name = grant.name.as_str(), cid = grant.cid, cpus = ?grant.cpus.cpu_ids, vsock = ?vsock.backend(), "admitted");
     trail.about(&grant.id, &grant.name);
@@ -155,7 +172,7 @@ async fn run<L: Launcher>(
     loop {
         let reply = tokio::select! {
             reply = from_supervisor.recv() => reply,
-            () = wire::hung_up(stream), if client_is_there => {
+            () = wire::hung_up(stream, &client.place), if client_is_there => {
                 client_is_there = false;
                 // Tells the supervisor. What it has said before is still to come.
                 from_supervisor.close();
@@ -183,7 +200,7 @@ async fn run<L: Launcher>(
         if let (false, Reply::EnclaveStarted(enclave)) = (taken, &reply) {
             // The client left just as its enclave had booted, and does not know of it.
             let enclave = Selector::Id(enclave.enclave_id.clone());
-            let _ = daemon.registry.terminate(&enclave, client);
+            let _ = daemon.registry.terminate(&enclave, client.peer);
         }
     }
 }
@@ -236,11 +253,11 @@ async fn accept_image(file: ForeignDescriptor, limit: Duration) -> Result<Image,
 
 async fn terminate<L: Launcher>(
     daemon: &Shared<L>,
-    client: Peer,
+    client: &Client,
     trail: &mut Trail,
     selector: &Selector,
 ) -> Result<Reply, Failure> {
-    let Terminating { endings, refused } = daemon.registry.terminate(selector, client)?;
+    let Terminating { endings, refused } = daemon.registry.terminate(selector, client.peer)?;
     let ended = endings.iter().map(|ending| &ending.termination);
     trail.ended(ended);
     let mut terminated = refused;
@@ -253,11 +270,12 @@ async fn terminate<L: Launcher>(
 
 async fn console<L: Launcher>(
     stream: &mut UnixStream,
+    client: &Client,
     daemon: &Shared<L>,
     trail: &mut Trail,
     mut watched: Watched,
 ) -> Result<(), Failure> {
-    let _place = place(daemon)?;
+    let _place = place(daemon, client)?;
     trail.about(&watched.facts.id, &watched.facts.name);
     trail.granted();
     let enclave_cid = watched.facts.cid;
@@ -272,14 +290,14 @@ async fn console<L: Launcher>(
     };
     tokio::select! {
         () = shown => {}
-        () = wire::hung_up(incoming.as_ref()) => {}
+        () = wire::hung_up(incoming.as_ref(), &client.place) => {}
     }
     Ok(())
 }
 
 /// Room for a client that stays.
-fn place<L: Launcher>(daemon: &Shared<L>) -> Result<SemaphorePermit<'_>, Failure> {
-    daemon.watchers.try_acquire().map_err(|_| {
+fn place<L: Launcher>(daemon: &Shared<L>, client: &Client) -> Result<Place, Failure> {
+    daemon.watchers.take(client.peer).ok_or_else(|| {
         let message = "Too many clients watch enclaves; end one of them.";
         Failure::new(ErrorCode::ConsoleConnection, message)
     })
@@ -288,16 +306,19 @@ fn place<L: Launcher>(daemon: &Shared<L>) -> Result<SemaphorePermit<'_>, Failure
 /// Gives what an enclave has printed, and, if that is wanted, what it prints from here on.
 async fn logs<L: Launcher>(
     stream: &mut UnixStream,
+    client: &Client,
     daemon: &Shared<L>,
     trail: &mut Trail,
     logs: &Logs,
 ) -> Result<(), Failure> {
     let logged = match daemon.registry.logs(&logs.enclave)? {
-        Logged::Running(watched) if logs.follow => return console(stream, daemon, trail, watched).await,
+        Logged::Running(watched) if logs.follow => {
+            return console(stream, client, daemon, trail, watched).await;
+        }
         logged => logged,
     };
     // Before the log takes memory.
-    let _place = place(daemon)?;
+    let _place = place(daemon, client)?;
     let (enclave_cid, kept) = match logged {
         Logged::Running(watched) => {
             trail.about(&watched.facts.id, &watched.facts.name);
@@ -330,11 +351,12 @@ async fn logs<L: Launcher>(
 /// Answers once the enclave has ended. If it goes on without this daemon, the client is to ask the next one.
 async fn await_end<L: Launcher>(
     stream: &mut UnixStream,
+    client: &Client,
     daemon: &Shared<L>,
     trail: &mut Trail,
     selector: &Selector,
 ) -> Result<(), Failure> {
-    let Ok(_place) = daemon.waiters.try_acquire() else {
+    let Some(_place) = daemon.waiters.take(client.peer) else {
         let message = "Too many clients wait for enclaves to end.";
         let failure = Failure::new(ErrorCode::SocketError, message);
         trail.failed(&failure);
@@ -353,7 +375,7 @@ async fn await_end<L: Launcher>(
             let gone = async { while record.changed().await.is_ok() {} };
             tokio::select! {
                 () = gone => daemon.registry.ended_with_id(&facts.id),
-                () = wire::hung_up(stream) => None,
+                () = wire::hung_up(stream, &client.place) => None,
             }
         }
     };
@@ -366,10 +388,11 @@ async fn await_end<L: Launcher>(
 /// Tells what becomes of enclaves until the client or the daemon leaves. A client that does not take what it is told is left.
 async fn events<L: Launcher>(
     stream: &mut UnixStream,
+    client: &Client,
     daemon: &Shared<L>,
     trail: &mut Trail,
 ) -> Result<(), Failure> {
-    let _place = place(daemon)?;
+    let _place = place(daemon, client)?;
     trail.granted();
     let (present, changes) = daemon.registry.events();
     for event in present {
@@ -383,7 +406,7 @@ async fn events<L: Launcher>(
     loop {
         let told = tokio::select! {
             told = changes.recv() => told,
-            () = wire::hung_up(stream) => return Ok(()),
+            () = wire::hung_up(stream, &client.place) => return Ok(()),
         };
         let reply = match told {
             Ok(event) => Reply::Event(event),

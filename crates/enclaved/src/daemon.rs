@@ -13,7 +13,6 @@ use std::time::Duration;
 use api::vmm::VsockBackend;
 use api::{ErrorCode, Failure, Reply, frame};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use nsm::ParentIdentity;
@@ -29,7 +28,10 @@ use crate::error_chain::chain_of;
 use crate::foreign;
 use crate::inheritance::{self, Inherited};
 use crate::launcher::Launcher;
+use crate::pace::Pace;
 use crate::parent_vsock::ParentVsock;
+use crate::peer::Peer;
+use crate::places::Places;
 use crate::registry::Registry;
 use crate::run_directory::{RunDirectory, RunDirectoryError, group_id};
 use crate::security_module::Attestation;
@@ -103,9 +105,11 @@ pub(crate) struct Shared<L> {
     pub(crate) attestation: Attestation,
     pub(crate) audit: Arc<Audit>,
     /// Places for clients that watch a console.
-    pub(crate) watchers: Semaphore,
+    pub(crate) watchers: Places,
     /// Places for clients that wait for the end of an enclave.
-    pub(crate) waiters: Semaphore,
+    pub(crate) waiters: Places,
+    /// How often each user may ask.
+    pub(crate) pace: Pace,
 }
 
 /// A daemon that clients can connect to.
@@ -166,8 +170,9 @@ impl<L: Launcher> Daemon<L> {
                     run_directory,
                     attestation,
                     audit: Arc::new(Audit::start(config.audit_log.clone())),
-                    watchers: Semaphore::new(config.limits.watchers),
-                    waiters: Semaphore::new(config.limits.waiters),
+                    watchers: Places::new(config.limits.watchers),
+                    waiters: Places::new(config.limits.waiters),
+                    pace: Pace::default(),
                 };
                 shared
                     .registry
@@ -269,6 +274,7 @@ async fn accept<L: Launcher>(
     connections: &mut JoinSet<()>,
 ) {
     let mut pulse = Pulse::wanted();
+    let places = Places::new(shared.limits.connections);
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -281,10 +287,18 @@ async fn accept<L: Launcher>(
         // Those that have finished meanwhile no longer count.
         while connections.try_join_next().is_some() {}
         match accepted {
-            Ok((stream, _)) if connections.len() >= shared.limits.connections => refuse(stream),
-            Ok((stream, _)) => {
-                connections.spawn(connection::serve(stream, Arc::clone(shared)));
-            }
+            Ok((stream, _)) => match Peer::of(&stream) {
+                Ok(client) => match places.take(client) {
+                    Some(place) => {
+                        connections.spawn(connection::serve(stream, client, place, Arc::clone(shared)));
+                    }
+                    None => refuse(stream, client, shared),
+                },
+                Err(error) => {
+                    tracing::warn!(%error, "the kernel does not tell who a client is; it is left");
+                    foreign::close(stream);
+                }
+            },
             Err(error) => {
                 tracing::warn!(%error, "accepting a client failed");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -294,11 +308,12 @@ async fn accept<L: Launcher>(
 }
 
 /// Tells a client that there are too many, if that takes no waiting.
-fn refuse(stream: UnixStream) {
+fn refuse<L>(stream: UnixStream, client: Peer, shared: &Shared<L>) {
     let failure = Failure::new(
         ErrorCode::SocketError,
-        "Too many clients are connected to the daemon.",
+        "Too many clients are connected to the daemon, of this user or of all.",
     );
+    shared.audit.trail(client).failed(&failure);
     if let Ok(bytes) = frame::encode(&Reply::Busy(failure)) {
         let _ = stream.try_write(&bytes);
     }

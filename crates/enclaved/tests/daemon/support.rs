@@ -447,6 +447,11 @@ impl Client {
         self.send_with(&frame::encode(request).unwrap(), &[]);
     }
 
+    /// Sends bytes; fails once the daemon has closed the connection.
+    pub(crate) fn try_send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stream.write_all(bytes)
+    }
+
     /// Sends bytes with descriptors.
     pub(crate) fn send_with(&mut self, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
