@@ -1,4 +1,4 @@
-// parent: --cpus 6 --memory 3G --hugepages-2m 512 -- --test-threads 1
+// parent: --cpus 6 --memory 3G --hugepages-2m 512 -- --test-threads 1 --nocapture
 //! Which user may do what: every cell of the table "Who may do what" in `docs/threat-model.md`, tried as that user.
 //!
 //! The parent instance has the group `ne`, number 900, and users need no names there.

@@ -22,6 +22,8 @@ pub(super) struct AuditFile {
     open: Option<File>,
     /// Lines that could not be written since the last one that could.
     lost: u64,
+    /// Whether the last line may have been cut off, as by a full disk.
+    torn: bool,
 }
 
 impl AuditFile {
@@ -31,19 +33,27 @@ impl AuditFile {
             longest: LONGEST,
             open: None,
             lost: 0,
+            torn: false,
         }
     }
 
     /// Adds a line. If that fails, the daemon's log says so, once until it works again.
     pub(super) fn write(&mut self, line: &str) {
-        // A line that was cut off by a full disk does not spoil this one.
-        let first = if self.lost > 0 { "\n" } else { "" };
-        match self.try_write(&[first, line].concat()) {
+        let mut text = String::new();
+        if self.torn {
+            text.push('\n');
+        }
+        if self.lost > 0 {
+            text.push_str(&super::lines_left_out(self.lost));
+        }
+        text.push_str(line);
+        match self.try_write(&text) {
             Ok(()) => {
                 if self.lost > 0 {
                     tracing::warn!(path = %self.path.display(), lost = self.lost, "the audit log can be written again");
-                    self.lost = 0;
                 }
+                self.lost = 0;
+                self.torn = false;
             }
             Err(error) => {
                 if self.lost == 0 {
@@ -65,7 +75,9 @@ impl AuditFile {
             file = open(&self.path)?;
         }
         // At once, so that lines of two daemons stay whole.
-        file.write_all(text.as_bytes())?;
+        let written = file.write_all(text.as_bytes());
+        self.torn |= written.is_err();
+        written?;
         self.open = Some(file);
         Ok(())
     }
@@ -172,6 +184,9 @@ mod tests {
         file.write("kept\n");
 
         assert_eq!(fs::read_to_string(&elsewhere).unwrap(), "");
-        assert_eq!(fs::read_to_string(&file.path).unwrap().trim(), "kept");
+        let text = fs::read_to_string(&file.path).unwrap();
+        let (first, rest) = text.split_once('\n').unwrap();
+        assert!(first.ends_with("\"left_out\":1}"), "{text}");
+        assert_eq!(rest, "kept\n");
     }
 }

@@ -185,15 +185,8 @@ impl Inner {
         let Some(lines) = &self.lines else {
             return;
         };
-        if self.lost > 0 {
-            let told = Omission {
-                time: now(),
-                user: None,
-                left_out: self.lost,
-            };
-            if lines.try_send(line(&told)).is_ok() {
-                self.lost = 0;
-            }
+        if self.lost > 0 && lines.try_send(lines_left_out(self.lost)).is_ok() {
+            self.lost = 0;
         }
         if let Err(TrySendError::Full(_)) = lines.try_send(line(what)) {
             self.lost += 1;
@@ -324,6 +317,15 @@ fn now() -> String {
     // Writing to a String cannot fail.
     let _ = SystemTime.format_time(&mut Writer::new(&mut text));
     text
+}
+
+/// A line in place of those that could not be written.
+fn lines_left_out(left_out: u64) -> String {
+    line(&Omission {
+        time: now(),
+        user: None,
+        left_out,
+    })
 }
 
 /// As JSON, with a line feed.
