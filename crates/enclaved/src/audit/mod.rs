@@ -9,7 +9,7 @@
 //! Each request leaves one line: when it is answered, or, if the answer goes on (a console, events), when it begins. What a line
 //! holds is in [`Entry`]. Every text in it is JSON, so no name can pass for a line of its own.
 //!
-//! A client cannot fill the disk, and hardly push out what others have done: the log is two files of bounded length ([`file`]), and
+//! A client cannot fill the disk, and hardly push out what others have done: the log is two files of bounded length ([`mod@file`]), and
 //! a user that asks more often than [`allowance`] has room for is counted instead; a line says how many. Enclaves that were
 //! started or ended are always written down.
 //!
