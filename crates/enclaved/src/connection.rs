@@ -17,7 +17,7 @@ use crate::launcher::Launcher;
 use crate::peer::Peer;
 use crate::places::Place;
 use crate::preparation::{self, Order};
-use crate::registry::{Awaited, Logged, Terminating, Watched};
+use crate::registry::{Awaited, Ending, Logged, Terminating, Watched};
 use crate::supervisor;
 use crate::vsock_carrier::VsockCarrier;
 use crate::wire::{self, ReceiveError};
@@ -258,14 +258,24 @@ async fn terminate<L: Launcher>(
     selector: &Selector,
 ) -> Result<Reply, Failure> {
     let Terminating { endings, refused } = daemon.registry.terminate(selector, client.peer)?;
-    let ended = endings.iter().map(|ending| &ending.termination);
-    trail.ended(ended);
+    for Ending { termination, .. } in &endings {
+        trail.about(&termination.enclave_id, &termination.enclave_name);
+    }
+    if !refused.is_empty() {
+        trail.failed(&of_others(refused.len()));
+    }
     let mut terminated = refused;
     for mut ending in endings {
         ending.gone().await;
         terminated.push(ending.termination);
     }
     Ok(Reply::Terminated(terminated))
+}
+
+/// What is written down of a wish for the end of all enclaves, of which some are not the client's. The client tells its user.
+fn of_others(count: usize) -> Failure {
+    let message = format!("{count} go on, which were started by other users.");
+    Failure::new(ErrorCode::ProcessConnectionFailure, message)
 }
 
 async fn console<L: Launcher>(
@@ -324,16 +334,14 @@ async fn logs<L: Launcher>(
             trail.about(&watched.facts.id, &watched.facts.name);
             (watched.facts.cid, watched.console.kept())
         }
-        Logged::Ended { run, history } => (
-            {
-                trail.about(&run.enclave_id, &run.enclave_name);
-                u32::try_from(run.enclave_cid).unwrap_or(u32::MAX)
-            },
-            history.read().map_err(|error| {
+        Logged::Ended { run, history } => {
+            trail.about(&run.enclave_id, &run.enclave_name);
+            let kept = history.read().map_err(|error| {
                 let context = "The enclave's console cannot be read";
                 Failure::caused_by(ErrorCode::ConsoleRead, context, &error)
-            })?,
-        ),
+            })?;
+            (u32::try_from(run.enclave_cid).unwrap_or(u32::MAX), kept)
+        }
     };
     trail.granted();
     if send(stream, daemon, &Reply::ConsoleAttached { enclave_cid }).await {

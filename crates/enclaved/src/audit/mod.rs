@@ -25,7 +25,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use api::{EnclaveTermination, Failure, Request, Selector};
+use api::{Failure, Request, Selector};
 use serde::Serialize;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
@@ -221,13 +221,6 @@ impl Trail {
                 id: id.to_string(),
                 name: shortened(name),
             });
-        }
-    }
-
-    /// It has ended these enclaves.
-    pub(crate) fn ended<'a>(&mut self, enclaves: impl IntoIterator<Item = &'a EnclaveTermination>) {
-        for enclave in enclaves {
-            self.about(&enclave.enclave_id, &enclave.enclave_name);
         }
     }
 
