@@ -350,7 +350,7 @@ fn a_user_that_takes_all_it_can_get_holds_up_nobody() {
 
         assert!(!crowd.has_ended(), "{behaviour}: {}", crowd.stderr());
         let memory = daemon_memory(host);
-        eprintln!("{behaviour}: the daemon has had {memory} KiB at most");
+        println!("{behaviour}: the daemon has had {memory} KiB at most");
         assert!(memory < DAEMON_MEMORY, "{behaviour}: {memory} KiB");
     }
 }
@@ -403,7 +403,7 @@ fn the_audit_log_says_who_has_done_what() {
         let text = fs::read_to_string(log).expect("the audit log");
         text.contains("E58").then_some(text)
     });
-    eprintln!("{lines}");
+    println!("{lines}");
     let lines: Vec<Value> = lines
         .lines()
         .map(|line| serde_json::from_str(line).expect("a line of JSON"))

@@ -37,6 +37,16 @@ impl AuditFile {
         }
     }
 
+    /// Opens the file before there is a line for it, so that a daemon that cannot write it says so when it starts.
+    pub(super) fn open(&mut self) {
+        match open(&self.path) {
+            Ok(file) => self.open = Some(file),
+            Err(error) => {
+                tracing::error!(path = %self.path.display(), %error, "the audit log cannot be opened; it is tried again with each request");
+            }
+        }
+    }
+
     /// Adds a line. If that fails, the daemon's log says so, once until it works again.
     pub(super) fn write(&mut self, line: &str) {
         let mut text = String::new();

@@ -110,8 +110,9 @@ impl Audit {
         Self(path.map(|path| {
             let (lines, waiting) = mpsc::sync_channel::<String>(WAITING);
             let (done, written) = mpsc::channel();
+            let mut file = AuditFile::new(path);
+            file.open();
             let write = move || {
-                let mut file = AuditFile::new(path);
                 for line in waiting {
                     file.write(&line);
                 }
