@@ -365,7 +365,7 @@ pub(crate) struct TerminateEnclave {
     #[arg(long, value_name = "NAME", group = "enclave")]
     pub(crate) enclave_name: Option<String>,
 
-    /// Every enclave
+    /// Every enclave that you have started; as root, every enclave
     #[arg(long, group = "enclave")]
     pub(crate) all: bool,
 }

@@ -122,7 +122,7 @@ pub(crate) fn explanation(code: ErrorCode) -> &'static str {
         ErrorCode::ProcessConnectionFailure => {
             "The daemon could not be reached or did not answer, or an enclave was not started; then the error before this one \
              is the reason. `systemctl start enclaved` starts the daemon where it is a service, `sudo enclaved` elsewhere; \
-             members of the group `ne` may use it."
+             members of the group `ne` may use it. Only who has started an enclave and root may terminate it."
         }
         ErrorCode::SocketPathNotFound => {
             "The socket of the process of an enclave is not there. Not used here."

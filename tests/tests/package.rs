@@ -29,7 +29,7 @@ const ENCLAVES: &str = "/sys/fs/cgroup/enclaved-run-enclaved";
 const CONTROL_GROUP: &str = "/sys/fs/cgroup/system.slice/enclaved.service";
 
 /// Made by installing or using the package; gone when it is removed, the last three when it is purged.
-const PATHS: [&str; 18] = [
+const PATHS: [&str; 19] = [
     "/usr/share/man/man1/nitro-cli.1.gz",
     "/usr/share/man/man1/nitro-cli-run-enclave.1.gz",
     "/usr/share/bash-completion/completions/nitro-cli",
@@ -47,6 +47,7 @@ const PATHS: [&str; 18] = [
     "/run/nitro_enclaves",
     "/etc/nitro_enclaves",
     "/var/log/nitro_enclaves",
+    "/var/log/enclaved",
     "/var/lib/enclaved",
 ];
 const GONE_AFTER_REMOVAL: usize = 15;

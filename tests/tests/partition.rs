@@ -283,6 +283,12 @@ fn what_an_enclave_knew_is_cleared_before_its_memory_goes_back() {
     let took = start.elapsed();
     end_to_end_tests::send_signal(killed.process_id(), Signal::KILL);
     killed.wait_until_gone();
+    // A core is free again.
+    let starved = hello().run(daemon.host());
+    let of_starved = memory_files(&starved);
+    let starved_before = blocks_with_content(&of_starved);
+    assert!(starved_before > 1000, "{starved_before}");
+    starve(&starved, &daemon);
     daemon.end_with(Signal::KILL);
     daemon.start_next(&[]);
     inherited.terminate();
@@ -292,6 +298,19 @@ fn what_an_enclave_knew_is_cleared_before_its_memory_goes_back() {
         "blocks of 4 KiB that are not zero: {before:?}, and afterwards {after:?}; terminate-enclave took {took:?}"
     );
     assert_eq!(after, [0; 3]);
+    assert_eq!(
+        blocks_with_content(&of_starved),
+        0,
+        "of a VMM that was killed for want of memory"
+    );
+}
+
+/// Has the kernel kill the enclave's VMM for want of memory.
+fn starve(enclave: &Enclave, daemon: &OwnDaemon) {
+    let run_directory = daemon.host().run_directory().to_string_lossy().replace('/', "-");
+    let limit = format!("/sys/fs/cgroup/enclaved{run_directory}/{}/memory.max", enclave.id);
+    fs::write(limit, "0").expect("limit the memory of the group");
+    enclave.wait_until_gone();
 }
 
 #[test]
@@ -299,12 +318,9 @@ fn a_vmm_that_the_kernel_kills_for_want_of_memory_is_told_as_such() {
     let _world = World::enter();
     let daemon = OwnDaemon::start(&[]);
     let enclave = hello().run(daemon.host());
-    let run_directory = daemon.host().run_directory().to_string_lossy().replace('/', "-");
-    let limit = format!("/sys/fs/cgroup/enclaved{run_directory}/{}/memory.max", enclave.id);
 
-    fs::write(limit, "0").expect("limit the memory of the group");
+    starve(&enclave, &daemon);
 
-    enclave.wait_until_gone();
     let ended = daemon
         .host()
         .cli(&["describe-enclaves", "--ended"])

@@ -232,7 +232,7 @@ pub struct EnclaveTermination {
     /// The id it had.
     #[serde(rename = "EnclaveID")]
     pub enclave_id: String,
-    /// Always true; a failure is an error reply.
+    /// Whether it has ended. False only in an answer about all enclaves, of those that the client may not end.
     #[serde(rename = "Terminated")]
     pub terminated: bool,
 }

@@ -116,7 +116,8 @@ pub enum Reply {
     Ended(Vec<EndedEnclave>),
     /// Final answer to [`Request::DescribePools`].
     Pools(Pools),
-    /// Final answer to [`Request::TerminateEnclave`]: these are gone and their resources are free.
+    /// Final answer to [`Request::TerminateEnclave`]: these are gone and their resources are free. Of all enclaves, those that the
+    /// client may not end are there as well, as not terminated.
     Terminated(Vec<EnclaveTermination>),
     /// Too many clients want this at the moment: the same request may be answered later.
     Busy(Failure),

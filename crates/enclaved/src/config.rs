@@ -9,7 +9,11 @@ use api::vmm::VsockBackend;
 use clap::{Parser, ValueEnum};
 
 use crate::authority::Source;
+use crate::places::Room;
 use crate::vmm_user::FIRST_VMM_USER;
+
+/// Clients at the same time.
+pub const MOST_CLIENTS: usize = 1024;
 
 /// The VMM's file name.
 const VMM: &str = "enclave-vmm";
@@ -80,6 +84,14 @@ pub struct Arguments {
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
 
+    /// The audit log: a line of JSON for each request, who has made it and what came of it
+    #[arg(long, value_name = "PATH", default_value = "/var/log/enclaved/audit.jsonl")]
+    pub audit_log: PathBuf,
+
+    /// Keep no audit log
+    #[arg(long, conflicts_with = "audit_log")]
+    pub no_audit_log: bool,
+
     /// Set by a daemon that puts itself into the background
     #[arg(long, hide = true)]
     pub background_child: bool,
@@ -135,6 +147,8 @@ pub struct Config {
     pub vsock: Option<VsockBackend>,
     /// The first user id of VMMs.
     pub first_vmm_user: u32,
+    /// Where requests are written down; nowhere if there is no path.
+    pub audit_log: Option<PathBuf>,
 }
 
 /// What clients may use of the daemon.
@@ -145,11 +159,11 @@ pub struct Limits {
     /// For a client to take one reply.
     pub reply_time: Duration,
     /// Clients at the same time.
-    pub connections: usize,
-    /// Of these, clients that watch a console.
-    pub watchers: usize,
+    pub connections: Room,
+    /// Of these, clients that watch a console or hear of events.
+    pub watchers: Room,
     /// And clients that wait for the end of an enclave.
-    pub waiters: usize,
+    pub waiters: Room,
 }
 
 impl Default for Limits {
@@ -157,9 +171,9 @@ impl Default for Limits {
         Self {
             request_time: Duration::from_secs(5),
             reply_time: Duration::from_secs(10),
-            connections: 1024,
-            watchers: 256,
-            waiters: 512,
+            connections: Room::of(MOST_CLIENTS),
+            watchers: Room::of(256),
+            waiters: Room::of(512),
         }
     }
 }
@@ -183,6 +197,7 @@ impl From<&Arguments> for Config {
             parent_role: arguments.parent_role.clone(),
             vsock: arguments.vsock.map(VsockBackend::from),
             first_vmm_user: arguments.first_vmm_user,
+            audit_log: (!arguments.no_audit_log).then(|| arguments.audit_log.clone()),
         }
     }
 }

@@ -13,13 +13,13 @@ use std::time::Duration;
 use api::vmm::VsockBackend;
 use api::{ErrorCode, Failure, Reply, frame};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use nsm::ParentIdentity;
 
 use crate::admission::Machine;
 use crate::admission::topology::TopologyError;
+use crate::audit::Audit;
 use crate::authority::{Authority, AuthorityError};
 use crate::config::{Config, Limits};
 use crate::connection;
@@ -28,7 +28,10 @@ use crate::error_chain::chain_of;
 use crate::foreign;
 use crate::inheritance::{self, Inherited};
 use crate::launcher::Launcher;
+use crate::pace::Pace;
 use crate::parent_vsock::ParentVsock;
+use crate::peer::Peer;
+use crate::places::Places;
 use crate::registry::Registry;
 use crate::run_directory::{RunDirectory, RunDirectoryError, group_id};
 use crate::security_module::Attestation;
@@ -100,10 +103,13 @@ pub(crate) struct Shared<L> {
     pub(crate) launcher: L,
     pub(crate) run_directory: RunDirectory,
     pub(crate) attestation: Attestation,
+    pub(crate) audit: Arc<Audit>,
     /// Places for clients that watch a console.
-    pub(crate) watchers: Semaphore,
+    pub(crate) watchers: Places,
     /// Places for clients that wait for the end of an enclave.
-    pub(crate) waiters: Semaphore,
+    pub(crate) waiters: Places,
+    /// How often each user may ask.
+    pub(crate) pace: Pace,
 }
 
 /// A daemon that clients can connect to.
@@ -163,8 +169,10 @@ impl<L: Launcher> Daemon<L> {
                     launcher,
                     run_directory,
                     attestation,
-                    watchers: Semaphore::new(config.limits.watchers),
-                    waiters: Semaphore::new(config.limits.waiters),
+                    audit: Arc::new(Audit::start(config.audit_log.clone())),
+                    watchers: Places::new(config.limits.watchers),
+                    waiters: Places::new(config.limits.waiters),
+                    pace: Pace::default(),
                 };
                 shared
                     .registry
@@ -200,6 +208,7 @@ impl<L: Launcher> Daemon<L> {
         if tokio::time::timeout(FAREWELL, last_replies).await.is_err() {
             tracing::debug!("some clients did not take their last reply");
         }
+        shared.audit.close();
         tracing::info!("stopped");
     }
 }
@@ -265,6 +274,7 @@ async fn accept<L: Launcher>(
     connections: &mut JoinSet<()>,
 ) {
     let mut pulse = Pulse::wanted();
+    let places = Places::new(shared.limits.connections);
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -277,10 +287,18 @@ async fn accept<L: Launcher>(
         // Those that have finished meanwhile no longer count.
         while connections.try_join_next().is_some() {}
         match accepted {
-            Ok((stream, _)) if connections.len() >= shared.limits.connections => refuse(stream),
-            Ok((stream, _)) => {
-                connections.spawn(connection::serve(stream, Arc::clone(shared)));
-            }
+            Ok((stream, _)) => match Peer::of(&stream) {
+                Ok(client) => match places.take(client) {
+                    Some(place) => {
+                        connections.spawn(connection::serve(stream, client, place, Arc::clone(shared)));
+                    }
+                    None => refuse(stream, client, shared),
+                },
+                Err(error) => {
+                    tracing::warn!(%error, "the kernel does not tell who a client is; it is left");
+                    foreign::close(stream);
+                }
+            },
             Err(error) => {
                 tracing::warn!(%error, "accepting a client failed");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -290,11 +308,12 @@ async fn accept<L: Launcher>(
 }
 
 /// Tells a client that there are too many, if that takes no waiting.
-fn refuse(stream: UnixStream) {
+fn refuse<L>(stream: UnixStream, client: Peer, shared: &Shared<L>) {
     let failure = Failure::new(
         ErrorCode::SocketError,
-        "Too many clients are connected to the daemon.",
+        "Too many clients are connected to the daemon, of this user or of all.",
     );
+    shared.audit.trail(client).failed(&failure);
     if let Ok(bytes) = frame::encode(&Reply::Busy(failure)) {
         let _ = stream.try_write(&bytes);
     }

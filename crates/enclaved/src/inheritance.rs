@@ -154,6 +154,7 @@ mod tests {
             debug_mode: false,
             vsock: VsockBackend::Unix,
             created: 0,
+            owner: None,
         };
         let mut note = Note::new(facts, vmm, None);
         note.measurements = booted.then(|| Measurements {

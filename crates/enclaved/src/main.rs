@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use enclaved::admission::Machine;
-use enclaved::config::{Arguments, Config, LogFormat, find_vmm};
+use enclaved::config::{Arguments, Config, LogFormat, MOST_CLIENTS, find_vmm};
 use enclaved::daemon::{Daemon, StartError, Stop};
 use enclaved::error_chain::chain_of;
 use enclaved::service_manager;
@@ -19,6 +19,10 @@ use tracing_subscriber::EnvFilter;
 
 /// Threads that serve clients; all their work is short.
 const WORKERS: usize = 2;
+
+/// Threads for what takes as long as a client likes: looking at its image, and closing what it has passed. No client can take more
+/// than two, so that there is one for everybody. They exist only while they are needed.
+const MOST_WAITING: usize = 2 * MOST_CLIENTS + 64;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -49,6 +53,7 @@ fn serve(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let machine = Machine::this_one(&arguments.run_directory).map_err(StartError::from)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
+        .max_blocking_threads(MOST_WAITING)
         .enable_all()
         .build()?;
     let served = runtime.block_on(async {

@@ -61,6 +61,9 @@ pub struct Facts {
     pub vsock: VsockBackend,
     /// When it was admitted, in milliseconds since 1970.
     pub created: u64,
+    /// The user that has started it, if that was written down.
+    #[serde(default)]
+    pub owner: Option<u32>,
 }
 
 /// Why a note cannot be used.
@@ -144,6 +147,7 @@ mod tests {
             debug_mode: true,
             vsock: VsockBackend::Kernel,
             created: 1,
+            owner: Some(1000),
         };
         let user = VmmUsers::from(1000).of(&facts.cpu_ids);
         let vmm = ProcessIdentity::of(std::process::id()).unwrap();

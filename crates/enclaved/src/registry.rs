@@ -26,6 +26,7 @@ use crate::ended::{EndedEnclaves, KeptConsole};
 use crate::events::{self, Changes, Events};
 use crate::ids::EnclaveId;
 use crate::note::{Facts, Note};
+use crate::peer::Peer;
 use crate::run_directory::{self, EnclaveDirectory};
 
 /// How many lines of an ended enclave's console are remembered.
@@ -105,11 +106,20 @@ pub struct Ending {
     record: watch::Receiver<Option<EndRequest>>,
 }
 
+/// What has become of a client's wish for the end of enclaves.
+#[derive(Debug, Default)]
+pub struct Terminating {
+    /// Those that end.
+    pub endings: Vec<Ending>,
+    /// Those that go on, because the client may not end them.
+    pub refused: Vec<EnclaveTermination>,
+}
+
 /// An enclave whose console is watched.
 #[derive(Debug)]
 pub struct Watched {
-    /// Its CID.
-    pub enclave_cid: u32,
+    /// Which one it is.
+    pub facts: Facts,
     /// What it prints.
     pub console: Console,
     record: watch::Receiver<Option<EndRequest>>,
@@ -136,8 +146,8 @@ pub enum Awaited {
     Ended(EndedEnclave),
     /// It runs.
     Running {
-        /// Its id.
-        id: EnclaveId,
+        /// Which one it is.
+        facts: Facts,
         /// Closed when it is gone.
         record: watch::Receiver<Option<EndRequest>>,
     },
@@ -150,15 +160,15 @@ pub enum Logged {
     Running(Watched),
     /// It has ended.
     Ended {
-        /// The CID that it had.
-        enclave_cid: u32,
+        /// Which one it was.
+        run: EnclaveRunInfo,
         /// Its console.
         history: KeptConsole,
     },
 }
 
 impl Registry {
-    /// Admits an enclave, whose vsock is carried by `vsock`: takes memory, picks CPUs of `pool`, CID, name and id, and makes the record, in one step.
+    /// Admits an enclave of the user `owner`, whose vsock is carried by `vsock`: takes memory, picks CPUs of `pool`, CID, name and id, and makes the record, in one step.
     ///
     /// # Errors
     /// E27 or E29; E39 once the daemon is shutting down.
@@ -168,6 +178,7 @@ impl Registry {
         machine: &Machine,
         pool: &CpuPool,
         vsock: VsockBackend,
+        owner: u32,
     ) -> Result<(Lease, Grant), Failure> {
         let mut inner = self.lock();
         if inner.closed {
@@ -187,6 +198,7 @@ impl Registry {
             debug_mode: request.debug_mode,
             vsock,
             created: milliseconds_now(),
+            owner: Some(owner),
         };
         inner.events.tell(EventKind::Starting, &facts);
         let lease = self.lease(&mut inner, Record::new(facts));
@@ -219,23 +231,34 @@ impl Registry {
         images.collect()
     }
 
-    /// Asks for the end of the selected enclaves.
+    /// Asks for the end of the selected enclaves, as far as `client` may end them.
     ///
     /// # Errors
-    /// E11 if no enclave has the id, E58 if none has the name.
-    pub fn terminate(&self, selector: &Selector) -> Result<Vec<Ending>, Failure> {
+    /// E11 if no enclave has the id, E58 if none has the name; E39, as on AWS, if one enclave is selected and the client may not end
+    /// it.
+    pub fn terminate(&self, selector: &Selector, client: Peer) -> Result<Terminating, Failure> {
         let mut inner = self.lock();
         let keys = inner.select(selector)?;
         let Inner { records, events, .. } = &mut *inner;
-        let chosen = keys.iter().filter_map(|key| {
-            let record = records.get_mut(key)?;
+        let mut terminating = Terminating::default();
+        for key in keys {
+            let Some(record) = records.get_mut(&key) else {
+                continue;
+            };
+            if !client.may_end(record.facts.owner) {
+                if *selector != Selector::All {
+                    return Err(not_the_owner(&record.facts));
+                }
+                terminating.refused.push(record.termination(false));
+                continue;
+            }
             if record.state != EnclaveState::Terminating {
                 events.tell(EventKind::Terminating, &record.facts);
             }
             record.state = EnclaveState::Terminating;
-            Some(record.ask_to_end(EndRequest::Terminate))
-        });
-        Ok(chosen.collect())
+            terminating.endings.push(record.ask_to_end(EndRequest::Terminate));
+        }
+        Ok(terminating)
     }
 
     /// Takes in an enclave that an earlier daemon has booted, as it was noted down.
@@ -317,10 +340,18 @@ impl Registry {
         };
         let record = keys.first().and_then(|key| inner.records.get(key));
         let running = record.map(|record| Awaited::Running {
-            id: record.facts.id.clone(),
+            facts: record.facts.clone(),
             record: record.end.subscribe(),
         });
         running.ok_or_else(|| Failure::new(ErrorCode::SocketError, "The enclave has just gone."))
+    }
+
+    /// PCR0 of the enclave with this id, if it runs.
+    pub fn pcr0(&self, enclave_id: &str) -> Option<String> {
+        let inner = self.lock();
+        let mut records = inner.records.values();
+        let record = records.find(|record| record.facts.id.to_string() == enclave_id)?;
+        Some(record.measurements.as_ref()?.pcr0.clone())
     }
 
     /// How the enclave with this id has ended, unless it is forgotten, or was left to the next daemon.
@@ -357,7 +388,7 @@ impl Registry {
             Failure::new(ErrorCode::ConsoleConnection, message)
         })?;
         Ok(Logged::Ended {
-            enclave_cid: u32::try_from(enclave.run.enclave_cid).unwrap_or(u32::MAX),
+            run: enclave.run,
             history,
         })
     }
@@ -400,7 +431,7 @@ impl Registry {
         let record = keys.first().and_then(|key| inner.records.get(key));
         let watched = record.and_then(|record| {
             Some(Watched {
-                enclave_cid: record.facts.cid,
+                facts: record.facts.clone(),
                 console: record.console.clone()?,
                 record: record.end.subscribe(),
             })
@@ -665,14 +696,31 @@ impl Record {
             first
         });
         Ending {
-            termination: EnclaveTermination {
-                enclave_name: self.facts.name.clone(),
-                enclave_id: self.facts.id.to_string(),
-                terminated: true,
-            },
+            termination: self.termination(true),
             record: self.end.subscribe(),
         }
     }
+
+    fn termination(&self, terminated: bool) -> EnclaveTermination {
+        EnclaveTermination {
+            enclave_name: self.facts.name.clone(),
+            enclave_id: self.facts.id.to_string(),
+            terminated,
+        }
+    }
+}
+
+/// The failure of a client that may not end an enclave.
+fn not_the_owner(facts: &Facts) -> Failure {
+    let owner = facts.owner.map_or_else(
+        || "by an unknown user".to_owned(),
+        |owner| format!("by the user with number {owner}"),
+    );
+    let message = format!(
+        "No permission to terminate {}: it was started {owner}, and only that user and root may end it.",
+        facts.id
+    );
+    Failure::new(ErrorCode::ProcessConnectionFailure, message)
 }
 
 /// For requests about one enclave.

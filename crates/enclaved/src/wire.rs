@@ -5,6 +5,7 @@
 
 use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
+use std::sync::Arc;
 
 use api::frame::{self, FrameError, HEADER_LEN, MAX_REQUEST};
 use api::{ErrorCode, Failure, Reply, Request};
@@ -13,10 +14,14 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFl
 use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 
-use crate::foreign::ForeignDescriptor;
+use crate::foreign::ForeignDescriptors;
+use crate::places::Place;
 
 /// No request takes more descriptors than one.
 const MAX_DESCRIPTORS: usize = 1;
+
+/// Bytes that a client may send after its request.
+const MOST_UNASKED: usize = 1024;
 
 /// The most descriptors that come at a time (`SCM_MAX_FD` of the kernel). All are received, since the kernel would close
 /// those that are not right here (see [`crate::foreign`]).
@@ -63,8 +68,9 @@ impl From<ReceiveError> for Failure {
 /// [`ReceiveError`].
 pub(crate) async fn receive_request(
     stream: &UnixStream,
-) -> Result<(Request, Vec<ForeignDescriptor>), ReceiveError> {
-    let mut descriptors = Vec::new();
+    place: &Arc<Place>,
+) -> Result<(Request, ForeignDescriptors), ReceiveError> {
+    let mut descriptors = ForeignDescriptors::none(place);
     let mut header = [0; HEADER_LEN];
     match receive_exact(stream, &mut header, &mut descriptors).await {
         Err(ReceiveError::Truncated { received: 0, .. }) => return Err(ReceiveError::Nothing),
@@ -78,52 +84,47 @@ pub(crate) async fn receive_request(
 async fn receive_exact(
     stream: &UnixStream,
     buffer: &mut [u8],
-    descriptors: &mut Vec<ForeignDescriptor>,
+    descriptors: &mut ForeignDescriptors,
 ) -> Result<(), ReceiveError> {
     let mut received = 0;
     while let Some(rest) = buffer.get_mut(received..).filter(|rest| !rest.is_empty()) {
-        let part = stream
-            .async_io(Interest::READABLE, || receive_some(stream, rest))
+        let length = stream
+            .async_io(Interest::READABLE, || receive_some(stream, rest, descriptors))
             .await?;
-        descriptors.extend(part.descriptors);
         if descriptors.len() > MAX_DESCRIPTORS {
             return Err(ReceiveError::TooManyDescriptors);
         }
-        if part.length == 0 {
+        if length == 0 {
             return Err(ReceiveError::Truncated {
                 received,
                 expected: buffer.len(),
             });
         }
-        received += part.length;
+        received += length;
     }
     Ok(())
 }
 
-struct Part {
-    length: usize,
-    descriptors: Vec<ForeignDescriptor>,
-}
-
-fn receive_some(stream: &UnixStream, buffer: &mut [u8]) -> io::Result<Part> {
+/// Adds the descriptors that come along; the number of bytes.
+fn receive_some(
+    stream: &UnixStream,
+    buffer: &mut [u8],
+    descriptors: &mut ForeignDescriptors,
+) -> io::Result<usize> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_AT_A_TIME))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let mut parts = [IoSliceMut::new(buffer)];
     let message = rustix::net::recvmsg(stream, &mut parts, &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
-    let mut descriptors = Vec::new();
     for received in ancillary.drain() {
         if let RecvAncillaryMessage::ScmRights(rights) = received {
-            descriptors.extend(rights.map(ForeignDescriptor::from));
+            descriptors.extend(rights);
         }
     }
     if message.flags.contains(ReturnFlags::CTRUNC) {
         // There was room for all, so this process may not open more.
         return Err(rustix::io::Errno::MFILE.into());
     }
-    Ok(Part {
-        length: message.bytes,
-        descriptors,
-    })
+    Ok(message.bytes)
 }
 
 /// Sends one reply.
@@ -136,19 +137,30 @@ pub(crate) async fn send_reply(stream: &mut (impl AsyncWriteExt + Unpin), reply:
 }
 
 /// Returns when the client has closed the connection. One that has only finished sending, as a pipe-like client may,
-/// is still there. What comes after the request is thrown away.
-pub(crate) async fn hung_up(stream: &UnixStream) {
+/// is still there. A little of what comes after the request is thrown away; a client that goes on sending, or passes descriptors,
+/// is taken for gone, since it would keep this thread busy, or others with closing what it passes.
+pub(crate) async fn hung_up(stream: &UnixStream, place: &Arc<Place>) {
     const ASK_AGAIN: std::time::Duration = std::time::Duration::from_millis(250);
-    let mut scratch = [0; 1024];
+    let mut unasked = [0; MOST_UNASKED];
+    let mut length = 0;
     loop {
+        let Some(room) = unasked.get_mut(length..).filter(|room| !room.is_empty()) else {
+            return;
+        };
         if stream.readable().await.is_err() {
             return;
         }
-        match stream.try_io(Interest::READABLE, || receive_some(stream, &mut scratch)) {
-            Ok(Part { length: 0, .. }) => break,
-            Ok(_) => {}
+        let mut descriptors = ForeignDescriptors::none(place);
+        match stream.try_io(Interest::READABLE, || {
+            receive_some(stream, room, &mut descriptors)
+        }) {
+            Ok(0) => break,
+            Ok(more) => length += more,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(_) => return,
+        }
+        if !descriptors.is_empty() {
+            return;
         }
     }
     while !is_closed_both_ways(stream) {

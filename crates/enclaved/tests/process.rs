@@ -19,7 +19,7 @@ use rustix::process::{Pid, Signal};
 fn enclaved(run_directory: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_enclaved"));
     command
-        .args(["--vmm", "/bin/true", "--run-directory"])
+        .args(["--vmm", "/bin/true", "--no-audit-log", "--run-directory"])
         .arg(run_directory);
     command.env_remove("RUST_LOG");
     command

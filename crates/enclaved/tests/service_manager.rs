@@ -33,7 +33,13 @@ fn daemon_with(socket: OwnedFd, count: usize, run_directory: &Path) -> Command {
         &count.to_string(),
         env!("CARGO_BIN_EXE_enclaved"),
     ]);
-    command.args(["--foreground", "--vmm", "/bin/true", "--run-directory"]);
+    command.args([
+        "--foreground",
+        "--vmm",
+        "/bin/true",
+        "--no-audit-log",
+        "--run-directory",
+    ]);
     command.arg(run_directory);
     command
         .env_remove("RUST_LOG")
@@ -136,7 +142,13 @@ fn the_manager_hears_of_readiness_of_life_and_of_the_end() {
     let run = tempfile::tempdir().unwrap();
     let notified = notify_socket(run.path());
     let mut daemon = Command::new(env!("CARGO_BIN_EXE_enclaved"))
-        .args(["--foreground", "--vmm", "/bin/true", "--run-directory"])
+        .args([
+            "--foreground",
+            "--vmm",
+            "/bin/true",
+            "--no-audit-log",
+            "--run-directory",
+        ])
         .arg(run.path())
         .env("NOTIFY_SOCKET", run.path().join("notify"))
         .env("WATCHDOG_USEC", "200000")

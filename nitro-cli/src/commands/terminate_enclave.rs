@@ -1,6 +1,9 @@
 //! `terminate-enclave`: one JSON object for one enclave, an array (maybe empty) for `--all`.
+//!
+//! `--all` ends what the caller may end. If there are enclaves of others, which go on, it fails all the same, with the JSON of
+//! those that have ended on standard output, as AWS's does.
 
-use api::{Reply, Request, Selector};
+use api::{EnclaveTermination, ErrorCode, Failure, Reply, Request, Selector};
 
 use crate::arguments::TerminateEnclave;
 use crate::daemon::{Daemon, unexpected_answer};
@@ -16,16 +19,37 @@ pub(super) fn execute(options: &TerminateEnclave, environment: &Environment) -> 
         return Err(unexpected_answer().into());
     };
     if all {
-        for enclave in &terminated {
+        let (ended, refused): (Vec<_>, Vec<_>) =
+            terminated.into_iter().partition(|enclave| enclave.terminated);
+        for enclave in &ended {
             announce(&enclave.enclave_id);
         }
-        return output::print_json(&terminated);
+        output::print_json(&ended)?;
+        return if refused.is_empty() {
+            Ok(())
+        } else {
+            Err(of_others(&refused).into())
+        };
     }
     let [enclave] = terminated.as_slice() else {
         return Err(unexpected_answer().into());
     };
     announce(&enclave.enclave_id);
     output::print_json(enclave)
+}
+
+/// The failure if some enclaves are not the caller's.
+fn of_others(enclaves: &[EnclaveTermination]) -> Failure {
+    output::notice(format_args!("Failed connections: {}", enclaves.len()));
+    let ids: Vec<_> = enclaves
+        .iter()
+        .map(|enclave| enclave.enclave_id.as_str())
+        .collect();
+    let message = format!(
+        "No permission to terminate {}: only who has started an enclave and root may end it",
+        ids.join(", ")
+    );
+    Failure::new(ErrorCode::ProcessConnectionFailure, message)
 }
 
 fn announce(enclave_id: &str) {

@@ -547,6 +547,25 @@ fn terminate_all_prints_an_array() {
 }
 
 #[test]
+fn terminate_all_fails_if_there_are_enclaves_of_others_and_prints_those_that_have_ended() {
+    let refused = EnclaveTermination {
+        terminated: false,
+        ..termination("b")
+    };
+    let daemon = FakeDaemon::replying(vec![Reply::Terminated(vec![refused, termination("a")])]);
+
+    let finished = Program::new(["terminate-enclave", "--all"]).daemon(&daemon).run();
+
+    assert_eq!(finished.code, 39, "{finished:#?}");
+    let printed: serde_json::Value = serde_json::from_str(&finished.stdout).unwrap();
+    assert_eq!(printed.as_array().unwrap().len(), 1);
+    assert_eq!(printed[0]["EnclaveID"], "i-0-enca");
+    for text in ["Failed connections: 1\n", "[ E39 ]", "i-0-encb"] {
+        assert!(finished.stderr.contains(text), "{finished:#?}");
+    }
+}
+
+#[test]
 fn an_answer_that_nobody_reads_is_no_failure_and_no_panic() {
     let (reader, writer) = pipe().unwrap();
     drop(reader);

@@ -31,6 +31,7 @@ fn enclave(fake: &FakeMachine) -> Child {
         debug_mode: false,
         vsock: api::vmm::VsockBackend::Unix,
         created: 0,
+        owner: None,
     };
     let note = Note::new(facts, ProcessIdentity::of(vmm.id()).unwrap(), None);
     note.write(&directory).unwrap();

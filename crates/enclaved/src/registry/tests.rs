@@ -9,6 +9,17 @@ use crate::admission::memory::{GuestMemory, MemorySource};
 use crate::admission::topology::Core;
 use crate::ids::InstanceId;
 
+/// The user that starts enclaves.
+const OWNER: u32 = 1000;
+
+fn client(user: u32) -> Peer {
+    Peer {
+        user,
+        group: 900,
+        process: None,
+    }
+}
+
 /// Ordinary files as memory.
 struct Files;
 
@@ -71,16 +82,16 @@ fn a_dropped_lease_gives_back_cpus_cid_and_name() {
     };
 
     let (lease, first) = registry
-        .admit(&wanted, &machine, &machine.cpus, VsockBackend::Unix)
+        .admit(&wanted, &machine, &machine.cpus, VsockBackend::Unix, OWNER)
         .unwrap();
     assert!(
         registry
-            .admit(&request(2), &machine, &machine.cpus, VsockBackend::Unix)
+            .admit(&request(2), &machine, &machine.cpus, VsockBackend::Unix, OWNER)
             .is_err()
     );
     drop(lease);
     let (_lease, second) = registry
-        .admit(&wanted, &machine, &machine.cpus, VsockBackend::Unix)
+        .admit(&wanted, &machine, &machine.cpus, VsockBackend::Unix, OWNER)
         .unwrap();
 
     assert_eq!(
@@ -97,12 +108,12 @@ fn a_refused_request_takes_nothing() {
 
     assert!(
         registry
-            .admit(&request(1), &machine, &machine.cpus, VsockBackend::Unix)
+            .admit(&request(1), &machine, &machine.cpus, VsockBackend::Unix, OWNER)
             .is_err()
     );
 
     let (_lease, grant) = registry
-        .admit(&request(2), &machine, &machine.cpus, VsockBackend::Unix)
+        .admit(&request(2), &machine, &machine.cpus, VsockBackend::Unix, OWNER)
         .unwrap();
     assert_eq!((grant.name.as_str(), grant.cid), ("name", 16));
 }
@@ -114,7 +125,7 @@ fn requests_from_many_threads_never_share_anything() {
     let grants: Vec<(Lease, Grant)> = std::thread::scope(|scope| {
         let admit = || {
             registry
-                .admit(&request(2), &machine, &machine.cpus, VsockBackend::Unix)
+                .admit(&request(2), &machine, &machine.cpus, VsockBackend::Unix, OWNER)
                 .unwrap()
         };
         let threads: Vec<_> = (0..32).map(|_| scope.spawn(admit)).collect();
@@ -131,7 +142,7 @@ fn requests_from_many_threads_never_share_anything() {
     assert_eq!((cpus.len(), cids.len(), names.len(), ids.len()), (64, 32, 32, 32));
     assert_eq!(
         registry
-            .admit(&request(2), &machine, &machine.cpus, VsockBackend::Unix)
+            .admit(&request(2), &machine, &machine.cpus, VsockBackend::Unix, OWNER)
             .unwrap_err()
             .code,
         ErrorCode::IoctlFailure
@@ -143,14 +154,20 @@ fn booting_enclaves_are_not_seen_and_cannot_be_named_but_shut_down_with_the_rest
     let registry = Registry::default();
     let machine = machine(3);
     let (booting, _) = registry
-        .admit(&request(2), &machine, &machine.cpus, VsockBackend::Unix)
+        .admit(&request(2), &machine, &machine.cpus, VsockBackend::Unix, OWNER)
         .unwrap();
 
     assert_eq!(registry.describe(), []);
-    assert!(registry.terminate(&Selector::All).unwrap().is_empty());
+    assert!(
+        registry
+            .terminate(&Selector::All, client(OWNER))
+            .unwrap()
+            .endings
+            .is_empty()
+    );
     let by_name = Selector::Name("name".into());
     assert_eq!(
-        registry.terminate(&by_name).unwrap_err().code,
+        registry.terminate(&by_name, client(OWNER)).unwrap_err().code,
         ErrorCode::EnclaveNaming
     );
     assert_eq!(*booting.end_requests().borrow(), None);
@@ -158,7 +175,7 @@ fn booting_enclaves_are_not_seen_and_cannot_be_named_but_shut_down_with_the_rest
     assert_eq!(registry.shut_down(true).len(), 1);
     assert_eq!(*booting.end_requests().borrow(), Some(EndRequest::Shutdown));
     let late = registry
-        .admit(&request(2), &machine, &machine.cpus, VsockBackend::Unix)
+        .admit(&request(2), &machine, &machine.cpus, VsockBackend::Unix, OWNER)
         .unwrap_err();
     assert_eq!(late.code, ErrorCode::ProcessConnectionFailure);
 }
@@ -167,7 +184,13 @@ fn booting_enclaves_are_not_seen_and_cannot_be_named_but_shut_down_with_the_rest
 async fn an_ending_is_over_when_the_lease_is_dropped_for_everyone_who_waits() {
     let registry = Registry::default();
     let (lease, grant) = registry
-        .admit(&request(2), &machine(2), &machine(2).cpus, VsockBackend::Unix)
+        .admit(
+            &request(2),
+            &machine(2),
+            &machine(2).cpus,
+            VsockBackend::Unix,
+            OWNER,
+        )
         .unwrap();
     lease.set_process(7);
     lease.set_measurements(Measurements {
@@ -180,8 +203,16 @@ async fn an_ending_is_over_when_the_lease_is_dropped_for_everyone_who_waits() {
     lease.set_running().unwrap();
     let by_id = Selector::Id(grant.id.to_string());
 
-    let mut first = registry.terminate(&by_id).unwrap().remove(0);
-    let mut second = registry.terminate(&by_id).unwrap().remove(0);
+    let mut first = registry
+        .terminate(&by_id, client(OWNER))
+        .unwrap()
+        .endings
+        .remove(0);
+    let mut second = registry
+        .terminate(&by_id, client(OWNER))
+        .unwrap()
+        .endings
+        .remove(0);
 
     assert_eq!(registry.describe()[0].state, EnclaveState::Terminating);
     assert_eq!(*lease.end_requests().borrow(), Some(EndRequest::Terminate));
@@ -194,4 +225,34 @@ async fn an_ending_is_over_when_the_lease_is_dropped_for_everyone_who_waits() {
     first.gone().await;
     second.gone().await;
     assert_eq!(registry.describe(), []);
+}
+
+#[test]
+fn a_client_ends_its_own_enclaves_and_root_ends_all() {
+    let registry = Registry::default();
+    let machine = machine(4);
+    let admit = |owner| {
+        let admitted = registry.admit(&request(2), &machine, &machine.cpus, VsockBackend::Unix, owner);
+        let (lease, grant) = admitted.unwrap();
+        lease.set_running();
+        (lease, grant.id.to_string())
+    };
+    let (_first, own) = admit(OWNER);
+    let (_second, other) = admit(OWNER + 1);
+    let ids = |all: Terminating| {
+        let ended = all.endings.into_iter().map(|ending| ending.termination);
+        let told = ended.chain(all.refused);
+        told.map(|one| (one.enclave_id, one.terminated))
+            .collect::<Vec<_>>()
+    };
+
+    let failure = registry
+        .terminate(&Selector::Id(other.clone()), client(OWNER))
+        .unwrap_err();
+    let all = registry.terminate(&Selector::All, client(OWNER)).unwrap();
+    let by_root = registry.terminate(&Selector::All, client(0)).unwrap();
+
+    assert_eq!(failure.code, ErrorCode::ProcessConnectionFailure);
+    assert_eq!(ids(all), [(own.clone(), true), (other.clone(), false)]);
+    assert_eq!(ids(by_root), [(own, true), (other, true)]);
 }

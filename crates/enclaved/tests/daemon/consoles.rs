@@ -1,4 +1,5 @@
 //! Watching a console over the real socket.
+use enclaved::places::Room;
 
 use crate::support::{Client, Parent, by_name, debug_request, request};
 use api::{ErrorCode, Reply, Request};
@@ -50,7 +51,7 @@ async fn an_enclave_that_is_not_in_debug_mode_has_no_console() {
 
 #[tokio::test]
 async fn watchers_beyond_the_limit_are_refused_and_make_room_when_they_leave() {
-    let mut parent = Parent::start_with(|config| config.limits.watchers = 1);
+    let mut parent = Parent::start_with(|config| config.limits.watchers = Room::without_shares(1));
     let (_guest, _) = parent.boot(debug_request("hello")).await;
     let watcher = attach(&parent, "hello").await;
 

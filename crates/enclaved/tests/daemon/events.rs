@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use api::vmm::{Event, ExitReason};
 use api::{EnclaveEvent, ErrorCode, EventKind, Failure, Reply, Request};
+use enclaved::places::Room;
 
 use crate::support::{Client, Parent, by_name, request, soon};
 
@@ -138,7 +139,7 @@ async fn a_daemon_that_stops_ends_what_it_tells() {
 
 #[tokio::test]
 async fn listeners_beyond_the_limit_are_refused() {
-    let mut parent = Parent::start_with(|config| config.limits.watchers = 1);
+    let mut parent = Parent::start_with(|config| config.limits.watchers = Room::without_shares(1));
     let (_guest, _) = parent.boot(request("hello", 2)).await;
     let first = listen(&parent);
     assert_is(&next(&first).await, EventKind::Present, "hello");

@@ -405,5 +405,14 @@ async fn a_stopping_daemon_ends_its_enclaves_tells_its_clients_and_leaves_no_soc
         .map(|entry| entry.unwrap().file_name())
         .collect();
     left.sort_unstable();
-    assert_eq!(left, ["attestation", "enclaved.lock", "ended.jsonl", "pool.lock"]);
+    assert_eq!(
+        left,
+        [
+            "attestation",
+            "audit.jsonl",
+            "enclaved.lock",
+            "ended.jsonl",
+            "pool.lock"
+        ]
+    );
 }

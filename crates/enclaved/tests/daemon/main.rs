@@ -6,6 +6,7 @@
     reason = "a failed test panics"
 )]
 
+mod audit;
 #[path = "../common/mod.rs"]
 mod common;
 mod consoles;

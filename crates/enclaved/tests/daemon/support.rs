@@ -42,6 +42,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// In the run directory, for want of another: the keys of attestation.
 const STATE: &str = "attestation";
 
+/// In the run directory, too: what was asked.
+pub(crate) const AUDIT_LOG: &str = "audit.jsonl";
+
 /// In the run directory, too: consoles of enclaves that have ended.
 pub(crate) const CONSOLES: &str = "consoles";
 
@@ -187,6 +190,7 @@ fn config(run_directory: &Path) -> Config {
         parent_role: None,
         vsock: Some(VsockBackend::Unix),
         first_vmm_user: FIRST_VMM_USER,
+        audit_log: Some(run_directory.join(AUDIT_LOG)),
     }
 }
 
@@ -441,6 +445,11 @@ impl Client {
 
     pub(crate) fn send(&mut self, request: &Request) {
         self.send_with(&frame::encode(request).unwrap(), &[]);
+    }
+
+    /// Sends bytes; fails once the daemon has closed the connection.
+    pub(crate) fn try_send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stream.write_all(bytes)
     }
 
     /// Sends bytes with descriptors.
