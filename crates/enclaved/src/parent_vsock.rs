@@ -6,8 +6,8 @@
 //!
 //! The ports are taken when a daemon starts whose enclaves are to use them, else when the first enclave expects a call, and kept
 //! as long as the daemon runs. They are anybody's to take, as on EC2: whoever has them when no daemon does keeps enclaves from
-//! booting, but not those that have booted from going on. One listener for all also means that they share its backlog; what one
-//! guest may put into it is bounded by its VMM (`vmm/src/vsock/kernel/parent.rs`).
+//! booting, but not those that have booted from going on. One listener for all also means that they share its backlog; how
+//! often one guest may call is bounded by its VMM (`vmm/src/vsock/kernel/parent.rs`).
 
 use std::collections::HashMap;
 use std::io;
