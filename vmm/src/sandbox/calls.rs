@@ -144,7 +144,8 @@ const BOOT: &[Rule] = &[
     any(libc::SYS_newfstatat),
     any(libc::SYS_fstat),
     any(libc::SYS_statx),
-    any(libc::SYS_fchdir),
+    // Limits on itself: lower ones, since a process without privileges cannot raise them.
+    equal(libc::SYS_prlimit64, 0, 0),
     // Guest memory on one node.
     equal(libc::SYS_mbind, 2, libc::MPOL_BIND.cast_unsigned()),
     any(libc::SYS_epoll_create1),
