@@ -157,6 +157,17 @@ fn takes_no_more_than_it_needs(enclave: &Enclave) {
     assert_ne!(locked.expect("a size").trim(), "0 kB");
 }
 
+/// In the control group of an enclave, with a daemon that has this run directory.
+fn group_limit(daemon: &OwnDaemon, enclave: &Enclave, name: &str) -> u64 {
+    let run_directory = daemon.host().run_directory().to_string_lossy().replace('/', "-");
+    let group = Path::new("/sys/fs/cgroup").join(format!("enclaved{run_directory}"));
+    let limit = fs::read_to_string(group.join(&enclave.id).join(name)).expect("a limit");
+    limit
+        .trim()
+        .parse()
+        .unwrap_or_else(|_| panic!("{name} is {limit}"))
+}
+
 #[test]
 fn a_vmm_is_alone_in_an_empty_place_with_either_vsock() {
     let _world = World::enter();
@@ -169,6 +180,8 @@ fn a_vmm_is_alone_in_an_empty_place_with_either_vsock() {
         has_no_way_out_by_a_descriptor(enclave);
         has_no_network(enclave);
         takes_no_more_than_it_needs(enclave);
+        assert!(group_limit(&daemon, enclave, "pids.max") < 32);
+        assert!(group_limit(&daemon, enclave, "memory.max") <= 4 << 30);
     }
     let users: BTreeSet<_> = enclaves.iter().map(user_without_rights).collect();
     assert_eq!(users.len(), enclaves.len(), "{users:?}");
