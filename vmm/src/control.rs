@@ -21,7 +21,7 @@ use crate::log;
 const MAX_DESCRIPTORS: usize = 64;
 
 /// Descriptors that every launch message carries, before memory and console.
-const FIXED_DESCRIPTORS: usize = 6;
+const FIXED_DESCRIPTORS: usize = 5;
 
 /// The longest instruction, in bytes.
 const MAX_INSTRUCTION: usize = 256;
@@ -77,8 +77,6 @@ pub struct Launch {
     pub vsock: OwnedFd,
     /// The listener to which the daemon connects for the NSM.
     pub nsm_listener: OwnedFd,
-    /// The directory of the `vsock.sock_<port>` listeners.
-    pub vsock_directory: OwnedFd,
     /// One memfd per `spec.memory`.
     pub memory: Vec<OwnedFd>,
     /// Where console output goes, in debug mode.
@@ -206,9 +204,7 @@ fn assign(spec: LaunchSpec, descriptors: Vec<OwnedFd>) -> Result<(Launch, OwnedF
     }
     let mut descriptors = descriptors.into_iter();
     let fixed: Vec<OwnedFd> = descriptors.by_ref().take(FIXED_DESCRIPTORS).collect();
-    let Ok([kvm, eif, vsock, nsm_listener, vsock_directory, outcome]) =
-        <[OwnedFd; FIXED_DESCRIPTORS]>::try_from(fixed)
-    else {
+    let Ok([kvm, eif, vsock, nsm_listener, outcome]) = <[OwnedFd; FIXED_DESCRIPTORS]>::try_from(fixed) else {
         return Err(wrong);
     };
     let memory = descriptors.by_ref().take(spec.memory.len()).collect();
@@ -220,7 +216,6 @@ fn assign(spec: LaunchSpec, descriptors: Vec<OwnedFd>) -> Result<(Launch, OwnedF
         eif,
         vsock,
         nsm_listener,
-        vsock_directory,
         memory,
         console,
         vcpu_group,
@@ -289,10 +284,10 @@ mod tests {
     fn every_descriptor_gets_its_name() {
         let (daemon, vmm) = pair();
         for (debug_mode, isolated, descriptors) in [
-            (false, false, 8),
-            (true, false, 9),
-            (false, true, 9),
-            (true, true, 10),
+            (false, false, 7),
+            (true, false, 8),
+            (false, true, 8),
+            (true, true, 9),
         ] {
             let spec = spec(2, debug_mode, isolated);
             send_with(&daemon, &serde_json::to_vec(&spec).unwrap(), descriptors);
@@ -310,7 +305,7 @@ mod tests {
 
     #[test]
     fn missing_and_surplus_descriptors_are_refused() {
-        for descriptors in [6, 8] {
+        for descriptors in [5, 7] {
             let (daemon, vmm) = pair();
             send_with(
                 &daemon,
@@ -321,7 +316,7 @@ mod tests {
             let error = Control::new(vmm.as_fd()).receive_launch().unwrap_err();
 
             assert!(
-                matches!(error, ControlError::Descriptors { expected: 7, received } if received == descriptors)
+                matches!(error, ControlError::Descriptors { expected: 6, received } if received == descriptors)
             );
         }
     }
@@ -329,7 +324,7 @@ mod tests {
     #[test]
     fn garbage_and_a_vanished_daemon_are_told_apart() {
         let (daemon, vmm) = pair();
-        send_with(&daemon, b"{\"enclave_id\":", 7);
+        send_with(&daemon, b"{\"enclave_id\":", 6);
         assert!(matches!(
             Control::new(vmm.as_fd()).receive_launch(),
             Err(ControlError::Malformed(_))

@@ -8,7 +8,7 @@ use crate::{
     control::ControlError,
     load::LoadError,
     memory::MemoryError,
-    sandbox::filter::FilterError,
+    sandbox::{filter::FilterError, jail::JailError},
 };
 
 /// Anything that keeps an enclave from starting.
@@ -26,6 +26,9 @@ pub enum LaunchError {
     /// Boot state and vCPUs.
     #[error(transparent)]
     Boot(#[from] BootError),
+    /// The process can reach more than it should.
+    #[error(transparent)]
+    Jail(#[from] JailError),
     /// The system calls of a thread could not be restricted.
     #[error(transparent)]
     Filter(#[from] FilterError),
@@ -75,9 +78,10 @@ impl From<&LaunchError> for Failure {
             }
             LaunchError::Load(_) => ErrorCode::EifParsing,
             LaunchError::Boot(_) | LaunchError::CidTaken(_) => ErrorCode::IoctlFailure,
-            LaunchError::Control(_) | LaunchError::System { .. } | LaunchError::Filter(_) => {
-                ErrorCode::EnclaveBootFailure
-            }
+            LaunchError::Control(_)
+            | LaunchError::System { .. }
+            | LaunchError::Jail(_)
+            | LaunchError::Filter(_) => ErrorCode::EnclaveBootFailure,
         };
         Self::caused_by(code, "the enclave could not be started", error)
     }

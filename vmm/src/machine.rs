@@ -36,7 +36,7 @@ use crate::{
     load::{self, Loaded},
     log,
     memory::{self, ExclusiveMemory},
-    nsm,
+    nsm, privileges,
     probe::kvm_from,
     sandbox::{
         Class,
@@ -65,8 +65,7 @@ const CONSOLE_FLUSH: Duration = Duration::from_millis(100);
 /// Whatever keeps the enclave from starting; its [`api::Failure`] is what users see.
 pub fn run(control: &Control<'_>, verdict: Verdict) -> Result<ExitReason, LaunchError> {
     let launch = control.receive_launch()?;
-    rustix::process::fchdir(&launch.vsock_directory)
-        .map_err(LaunchError::system("entering the socket directory"))?;
+    privileges::limit_to_needs(&launch.spec).map_err(LaunchError::system("limiting memory and threads"))?;
     let (reasons, ends) = channel();
     let wake = EventFd::new(EFD_NONBLOCK).map_err(LaunchError::system("creating an eventfd"))?;
     let wake = Arc::new(wake);
@@ -78,7 +77,6 @@ pub fn run(control: &Control<'_>, verdict: Verdict) -> Result<ExitReason, Launch
         eif,
         vsock,
         nsm_listener,
-        vsock_directory: _,
         memory: files,
         console,
         vcpu_group,

@@ -96,6 +96,7 @@ fn attempts() -> Vec<Attempt> {
         ),
         attempt("enter a namespace", SYS_setns, [NO_FILE, 0, 0, 0, 0, 0]),
         attempt("become another user", SYS_setresuid, NONE),
+        attempt("change another's limits", SYS_prlimit64, [1, 0, 0, 0, 0, 0]),
         attempt("load a module", SYS_finit_module, [NO_FILE, path, 0, 0, 0, 0]),
         attempt("load a program of the kernel's", SYS_bpf, NONE),
         attempt("use the kernel's keys", SYS_keyctl, NONE),
@@ -205,6 +206,7 @@ fn duties() -> Vec<(Attempt, &'static [&'static str])> {
             ),
             &["boot"],
         ),
+        (attempt("limit itself", SYS_prlimit64, NONE), &["boot"]),
         (
             attempt(
                 "look at a vCPU that has halted",

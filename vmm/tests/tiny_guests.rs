@@ -27,6 +27,7 @@ use std::{
 
 use api::{
     ErrorCode,
+    sandbox::Layer,
     vmm::{Event, ExitReason, ImageSignature, Instruction, LaunchSpec, MAX_MESSAGE, MemoryFile},
 };
 use eif::{Arch, BuildMetadata, Builder, MAX_SIGNATURE, Metadata, Pcr, SignatureSection};
@@ -164,7 +165,6 @@ impl Vmm {
         let directory = tempfile::tempdir().unwrap();
         let listener = UnixListener::bind(directory.path().join("vsock.sock")).unwrap();
         let nsm_listener = nsm_listener(&directory.path().join("nsm.sock"));
-        let socket_directory = File::open(directory.path()).unwrap();
         let outcome = File::create(directory.path().join("outcome")).unwrap();
         let guest_memory = file_of("memory", memory);
         let kvm = File::options()
@@ -182,6 +182,9 @@ impl Vmm {
         .unwrap();
 
         let process = Command::new(env!("CARGO_BIN_EXE_enclave-vmm"))
+            // Whoever runs tests need not be root.
+            .args(["--allow-missing", &Layer::ALL.map(Layer::name).join(",")])
+            .current_dir(directory.path())
             .stdin(Stdio::from(vmm_end))
             .stderr(stderr)
             .spawn()
@@ -205,12 +208,11 @@ impl Vmm {
             eif.as_fd(),
             listener.as_fd(),
             nsm_listener.as_fd(),
-            socket_directory.as_fd(),
             outcome.as_fd(),
             guest_memory.as_fd(),
             console_writer.as_fd(),
         ];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(7))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
         assert!(ancillary.push(SendAncillaryMessage::ScmRights(&descriptors)));
         let message = serde_json::to_vec(&spec).unwrap();

@@ -25,6 +25,7 @@ mod error;
 pub mod frame;
 pub mod nsm;
 mod request;
+pub mod sandbox;
 pub mod vmm;
 
 pub use enclave::{

@@ -30,11 +30,14 @@ use crate::{Failure, Measurements};
 /// JSON has at most three digits and a comma for a byte that takes one or two there.
 pub const MAX_MESSAGE: usize = 128 * 1024;
 
-/// Everything a VMM is told. Its descriptors come with the same message, in this order: `/dev/kvm`; the EIF; the
-/// listening socket behind `vsock.sock`, or `/dev/vhost-vsock` with [`VsockBackend::Kernel`]; the one to which the daemon connects for the NSM ([`crate::nsm`]); the directory in which `vsock.sock_<port>` listeners are found (`O_PATH`); the
-/// outcome file, empty and open for writing; one memfd per element of `memory`; in debug mode the console pipe, open in a way
-/// that writing to it neither blocks nor fails while nobody reads; and with `isolated` the `cgroup.threads` file of the
-/// control group that has the enclave's CPUs, open for writing.
+/// Everything a VMM is told, beside its arguments, which say who it is to be ([`crate::sandbox`]), and its working directory, in
+/// which `vsock.sock_<port>` listeners are found.
+///
+/// Its descriptors come with the same message, in this order: `/dev/kvm`; the EIF; the listening socket behind `vsock.sock`, or
+/// `/dev/vhost-vsock` with [`VsockBackend::Kernel`]; the one to which the daemon connects for the NSM ([`crate::nsm`]); the outcome
+/// file, empty and open for writing; one memfd per element of `memory`; in debug mode the console pipe, open in a way that writing to
+/// it neither blocks nor fails while nobody reads; and with `isolated` the `cgroup.threads` file of the control group that has the
+/// enclave's CPUs, open for writing. None is of a directory, which would lead out of the VMM's root.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LaunchSpec {

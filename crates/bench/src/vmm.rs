@@ -16,6 +16,7 @@ use std::{
 
 use api::{
     Measurements,
+    sandbox::Layer,
     vmm::{Event, LaunchSpec, MAX_MESSAGE, MemoryFile, VsockBackend},
 };
 use rustix::{
@@ -70,6 +71,8 @@ impl Vmm {
         .map_err(system("create a socket pair"))?;
         send(&control, launch)?;
         let process = Command::new(launch.program)
+            // Who listens in the directory is root, and nobody gives the sockets to another user.
+            .args(["--allow-missing", Layer::OwnUser.name()])
             .env_clear()
             .current_dir(launch.directory)
             .stdin(Stdio::from(vmm_end))
@@ -142,7 +145,6 @@ fn send(control: &OwnedFd, launch: Launch<'_>) -> Result<(), Error> {
         VsockBackend::Kernel => device("/dev/vhost-vsock")?.into(),
     };
     let nsm = nsm_listener(launch.directory)?;
-    let directory = File::open(launch.directory).map_err(at("open", launch.directory))?;
     let outcome = launch.directory.join("outcome");
     let outcome = File::create(&outcome).map_err(at("create", &outcome))?;
     let memory = guest_memory(launch.memory)?;
@@ -151,11 +153,10 @@ fn send(control: &OwnedFd, launch: Launch<'_>) -> Result<(), Error> {
         eif.as_fd(),
         vsock.as_fd(),
         nsm.as_fd(),
-        directory.as_fd(),
         outcome.as_fd(),
         memory.as_fd(),
     ];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(7))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(6))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
     // The space is for as many descriptors as there are.
     ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));

@@ -5,7 +5,9 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use api::sandbox::Layer;
 use api::vmm::VsockBackend;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, ValueEnum};
 
 use crate::authority::Source;
@@ -80,6 +82,10 @@ pub struct Arguments {
     #[arg(long, value_name = "UID", default_value_t = FIRST_VMM_USER, value_parser = clap::value_parser!(u32).range(1..))]
     pub first_vmm_user: u32,
 
+    /// Run enclaves also where the machine does not give their VMMs these layers of their sandbox [default: refuse to]
+    #[arg(long, value_name = "LAYER", value_delimiter = ',', value_parser = layer())]
+    pub allow_missing: Vec<Layer>,
+
     /// How log lines look
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
@@ -95,6 +101,11 @@ pub struct Arguments {
     /// Set by a daemon that puts itself into the background
     #[arg(long, hide = true)]
     pub background_child: bool,
+}
+
+/// Layers by their names, which help and errors list.
+fn layer() -> impl TypedValueParser<Value = Layer> {
+    PossibleValuesParser::new(Layer::ALL.map(Layer::name)).try_map(|name| name.parse::<Layer>())
 }
 
 /// How log lines look.
@@ -255,6 +266,21 @@ mod tests {
         use clap::CommandFactory;
         Arguments::command().debug_assert();
         assert!(Arguments::try_parse_from(["enclaved", "--heartbeat-timeout", "0"]).is_err());
+    }
+
+    #[test]
+    fn layers_that_may_be_missing_are_named_and_others_refused_with_the_names() {
+        let parse = |names: &str| Arguments::try_parse_from(["enclaved", "--allow-missing", names]);
+
+        let arguments = parse("network-namespace,empty-root").unwrap();
+
+        assert_eq!(
+            arguments.allow_missing,
+            [Layer::NetworkNamespace, Layer::EmptyRoot]
+        );
+        let refused = parse("network").unwrap_err().to_string();
+        assert!(refused.contains("network-namespace"), "{refused}");
+        assert!(parse("").is_err());
     }
 
     #[test]

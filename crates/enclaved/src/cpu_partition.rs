@@ -16,10 +16,14 @@
 //! rather than in the daemon's own, because they outlive it. Interrupts whose handlers may run on the enclave's CPUs are
 //! moved to others, as far as the kernel lets them be moved.
 //!
+//! The same group limits what the VMM takes beside guest memory: threads, and memory, what the kernel has on its behalf included,
+//! which limits of the process do not count.
+//!
 //! # Where this cannot be had
 //!
 //! Without cgroup v2, without its cpuset controller, in a container or on an older kernel enclaves run all the same, with
-//! vCPUs pinned to CPUs that no other enclave gets, but that the parent's tasks may use. The log says so once.
+//! vCPUs pinned to CPUs that no other enclave gets, but that the parent's tasks may use. The log says so once. Limits of the VMM's
+//! process hold all the same.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -41,6 +45,21 @@ const VCPUS: &str = "vcpus";
 
 /// The file in an enclave's directory that lists the interrupts that were moved for it.
 const MOVED_INTERRUPTS: &str = "interrupts";
+
+/// Controllers that limit a VMM. Either may be missing.
+const LIMITING: [&str; 2] = ["memory", "pids"];
+
+/// Threads beside those of vCPUs: two of the VMM's, those that the kernel starts in it, and some to spare.
+const OTHER_THREADS: usize = 16;
+
+/// Bytes of memory that is not the guest's: more than the VMM's address space and full buffers of its sockets together.
+const MOST_MEMORY: u64 = 4 << 30;
+
+/// Where the options of the hierarchy are found.
+const MOUNTS: &str = "/proc/self/mounts";
+
+/// With this option hugepages count as memory of a group, too.
+const HUGEPAGES_COUNT: &str = "memory_hugetlb_accounting";
 
 /// How often removing a group is tried, and the pause in between: a process that has just ended may still be counted.
 const REMOVAL_ATTEMPTS: u32 = 100;
@@ -225,9 +244,25 @@ impl Partition {
         write(&state, "isolated")?;
         let state = fs::read_to_string(&state).map_err(failed("read", &state))?;
         if state.trim() == "isolated" {
+            self.limit();
             Ok(())
         } else {
             Err(PartitionError::Invalid(state.trim().to_owned()))
+        }
+    }
+
+    /// Limits what is not the guest's. Limits of the process hold where this cannot be done.
+    fn limit(&self) {
+        let threads = self.cpus.len() + OTHER_THREADS;
+        let mut limits = vec![("pids.max", threads.to_string())];
+        let mounts = fs::read_to_string(MOUNTS).unwrap_or_default();
+        if !mounts.contains(HUGEPAGES_COUNT) {
+            limits.push(("memory.max", MOST_MEMORY.to_string()));
+        }
+        for (file, most) in limits {
+            if let Err(error) = write(&self.group.join(file), &most) {
+                tracing::debug!(error = chain_of(&error), "the group of a VMM has no such limit");
+            }
         }
     }
 
@@ -269,10 +304,16 @@ fn prepare(root: &Path, run_directory: &Path, pool: &BTreeSet<u32>) -> Result<Pa
     if is_new {
         make_directory(&group)?;
     }
-    // Only tells how a VMM ended, so that it may be missing.
     for group in [root, &group] {
-        if let Err(error) = write(&group.join("cgroup.subtree_control"), "+memory") {
-            tracing::debug!(error = chain_of(&error), "no account of memory by enclave");
+        for controller in LIMITING {
+            let enabled = write(&group.join("cgroup.subtree_control"), &format!("+{controller}"));
+            if let Err(error) = enabled {
+                tracing::debug!(
+                    error = chain_of(&error),
+                    controller,
+                    "no account of this by enclave"
+                );
+            }
         }
     }
     let prepared = write(&group.join("cgroup.subtree_control"), "+cpuset")

@@ -23,7 +23,7 @@ pub struct Launch {
     pub spec: LaunchSpec,
     /// What it is given. The launcher closes its copies.
     pub descriptors: Descriptors,
-    /// The enclave's part of the run directory.
+    /// The enclave's part of the run directory, in which the VMM is to stay.
     pub directory: PathBuf,
     /// The user that the VMM is to be; `None` for the daemon's own.
     pub user: Option<VmmUser>,
@@ -42,8 +42,6 @@ pub struct Descriptors {
     pub vsock: OwnedFd,
     /// The listening socket to which the daemon connects for the NSM.
     pub nsm: OwnedFd,
-    /// The directory of `vsock.sock_<port>` listeners, opened with `O_PATH`.
-    pub directory: OwnedFd,
     /// The file for the VMM's last event.
     pub outcome: OwnedFd,
     /// What becomes the VMM's standard error.
@@ -64,7 +62,6 @@ impl Descriptors {
             self.eif.as_fd(),
             self.vsock.as_fd(),
             self.nsm.as_fd(),
-            self.directory.as_fd(),
             self.outcome.as_fd(),
         ];
         let memory = self.memory.iter().map(AsFd::as_fd);

@@ -59,7 +59,12 @@ fn serve(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let served = runtime.block_on(async {
         let config = Config::from(arguments);
         let stop = stop_signal()?;
-        let daemon = Daemon::build(&config, machine, VmmLauncher::new(vmm), passed)?;
+        let daemon = Daemon::build(
+            &config,
+            machine,
+            VmmLauncher::new(vmm, arguments.allow_missing.clone()),
+            passed,
+        )?;
         service_manager::ready();
         if arguments.background_child {
             enclaved::background::report_ready(&config.run_directory)?;

@@ -136,7 +136,6 @@ pub(crate) fn prepare(
             eif: order.image.file,
             vsock: sockets.vsock,
             nsm: sockets.nsm,
-            directory: sockets.directory,
             outcome,
             log,
             memory: memory_files,
@@ -167,8 +166,6 @@ struct Sockets {
     application_end: ApplicationEndListener,
     vsock: OwnedFd,
     nsm: OwnedFd,
-    /// The directory itself, to connect to what others listen on.
-    directory: OwnedFd,
 }
 
 impl Sockets {
@@ -182,7 +179,6 @@ impl Sockets {
                 VsockCarrier::Kernel(device) => device,
             },
             nsm: directory.bind_nsm().map_err(cannot_make)?,
-            directory: directory.descriptor().map_err(cannot_make)?,
         })
     }
 }

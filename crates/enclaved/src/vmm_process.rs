@@ -1,8 +1,9 @@
 //! The real launcher: one `enclave-vmm` process per enclave.
 //!
 //! The process gets nothing but its end of a `SOCK_SEQPACKET` pair as standard input, a pipe as standard error and an empty
-//! environment. Everything else it will ever hold comes as descriptors with the specification. It is a user of its own
-//! before its first instruction ([`crate::vmm_user`]), with no group but its own and, as execve(2) has it, no capability.
+//! environment. Everything else it will ever hold comes as descriptors with the specification. It is started as root in its
+//! enclave's directory, and told by arguments which user it is to become ([`crate::vmm_user`]): what else it must leave behind
+//! before it reads anything, root file system and namespaces, only root can leave (`vmm/src/sandbox/jail.rs`).
 //!
 //! A process that an earlier daemon started is no child and has no socket any more. It is watched through a descriptor of
 //! the process (pidfd), and its last event is found in the enclave's outcome file.
@@ -15,6 +16,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 
+use api::sandbox::Layer;
 use api::vmm::{Instruction, MAX_MESSAGE};
 use api::{ErrorCode, Failure};
 use rustix::fs::{Mode, OFlags};
@@ -38,12 +40,30 @@ const NOT_OUR_CHILD: &str = "its exit status is not known, since it was started 
 #[derive(Debug)]
 pub struct VmmLauncher {
     program: PathBuf,
+    may_be_missing: Vec<Layer>,
 }
 
 impl VmmLauncher {
-    /// A launcher of `program`, an absolute path.
-    pub fn new(program: PathBuf) -> Self {
-        Self { program }
+    /// A launcher of `program`, an absolute path. It runs without those layers of its sandbox that the machine does not give, if
+    /// they are among `may_be_missing`.
+    pub fn new(program: PathBuf, may_be_missing: Vec<Layer>) -> Self {
+        Self {
+            program,
+            may_be_missing,
+        }
+    }
+
+    /// What the VMM is to know before it reads its specification.
+    fn arguments(&self, launch: &Launch) -> Vec<String> {
+        let mut arguments = Vec::new();
+        if let Some(user) = launch.user {
+            arguments.extend(["--user".to_owned(), user.id().to_string()]);
+        }
+        if !self.may_be_missing.is_empty() {
+            let names: Vec<&str> = self.may_be_missing.iter().map(|layer| layer.name()).collect();
+            arguments.extend(["--allow-missing".to_owned(), names.join(",")]);
+        }
+        arguments
     }
 }
 
@@ -94,14 +114,11 @@ impl VmmLauncher {
         // The VMM's user needs no way to the program, which may be under somebody's home directory.
         let program = rustix::fs::open(&self.program, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
         let mut command = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()));
-        if let Some(user) = launch.user {
-            // The standard library drops all further groups with the user.
-            command.uid(user.id()).gid(user.id());
-        }
         let child = command
             .arg0(&self.program)
+            .args(self.arguments(launch))
             .env_clear()
-            .current_dir("/")
+            .current_dir(&launch.directory)
             // Ctrl-C in the daemon's terminal is for the daemon, which decides what becomes of its enclaves.
             .process_group(0)
             .stdin(Stdio::from(vmm_end))

@@ -164,7 +164,8 @@ const UNIX_SOCKETS: &[Rule] = &[
 const BOOT: &[Rule] = &[
     any!(SYS_pread64),
     any!(SYS_statx),
-    any!(SYS_fchdir),
+    // Limits on itself: lower ones, since a process without privileges cannot raise them.
+    equal!(SYS_prlimit64, 0, 0),
     // Guest memory on one node.
     equal!(SYS_mbind, 2, libc::MPOL_BIND.cast_unsigned()),
     any!(SYS_epoll_create1),

@@ -1,8 +1,8 @@
 //! What is left to this process if a guest should take it over.
 //!
-//! The daemon has made the process a user of its own, with descriptors and nothing else. What only the process itself can do for
-//! good comes from here: which system calls each of its threads may make. A call that is not in the list of a thread's class ends
-//! the process, and with it the enclave; the parent's kernel logs which call it was.
+//! Two layers, each of which holds without the other. The first is where the process is and who it is ([`jail`]): a directory, a user
+//! without rights, the descriptors that the daemon has given. The second is which system calls each of its threads may make. A call
+//! that is not in the list of a thread's class ends the process, and with it the enclave; the parent's kernel logs which call it was.
 //!
 //! ```text
 //!   class      threads                                   from when on
@@ -22,6 +22,7 @@ pub mod allocator;
 pub mod calls;
 pub mod filter;
 mod ioctls;
+pub mod jail;
 
 /// A class of threads, by what they do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -38,11 +38,10 @@ fn launch(directory: &Path) -> Launch {
             eif: numbered(1).into(),
             vsock: numbered(2),
             nsm: numbered(3),
-            directory: numbered(4),
-            outcome: numbered(5),
+            outcome: numbered(4),
             log: rustix::pipe::pipe().unwrap().1,
-            memory: vec![numbered(6), numbered(7)],
-            console: Some(numbered(8)),
+            memory: vec![numbered(5), numbered(6)],
+            console: Some(numbered(7)),
             vcpu_group: None,
         },
         directory: directory.to_owned(),
@@ -81,7 +80,7 @@ async fn the_specification_and_its_descriptors_arrive_in_one_packet_in_the_docum
             number[0]
         })
         .collect();
-    assert_eq!(numbers, [0, 1, 2, 3, 4, 5, 6, 7, 8]);
+    assert_eq!(numbers, [0, 1, 2, 3, 4, 5, 6, 7]);
 }
 
 /// A process that only sleeps, and the VMM's end of its control socket.
@@ -152,7 +151,7 @@ async fn waiting_for_an_event_can_be_given_up_without_losing_one() {
 #[tokio::test]
 async fn a_process_is_launched_killed_and_reaped() {
     let directory = tempfile::tempdir().unwrap();
-    let launcher = VmmLauncher::new("/bin/cat".into());
+    let launcher = VmmLauncher::new("/bin/cat".into(), Vec::new());
 
     let mut process = launcher.launch(launch(directory.path())).unwrap();
 
@@ -168,34 +167,38 @@ async fn a_process_is_launched_killed_and_reaped() {
 
 /// `cat` waits at its control socket for as long as it is looked at.
 #[tokio::test]
-async fn a_vmm_is_its_user_and_nothing_else_wherever_its_program_is() {
-    let user = VmmUsers::from(7000).of(&[1]).expect("tests run as root");
+async fn a_vmm_starts_in_its_directory_wherever_its_program_is() {
     let private = tempfile::tempdir().unwrap();
     let program = private.path().join("program");
     std::fs::copy("/bin/cat", &program).unwrap();
     let directory = tempfile::tempdir().unwrap();
+    let launcher = VmmLauncher::new(program.clone(), Vec::new());
+
+    let process = launcher.launch(launch(directory.path())).unwrap();
+
+    let proc = format!("/proc/{}", process.identity().process_id);
+    assert_eq!(std::fs::read_link(format!("{proc}/exe")).unwrap(), program);
+    assert_eq!(
+        std::fs::read_link(format!("{proc}/cwd")).unwrap(),
+        directory.path()
+    );
+    assert!(std::fs::read(format!("{proc}/environ")).unwrap().is_empty());
+}
+
+#[test]
+fn a_vmm_is_told_who_it_is_to_be_and_what_may_be_missing() {
+    let directory = tempfile::tempdir().unwrap();
+    let user = VmmUsers::from(7000).of(&[1]).expect("tests run as root");
     let launch = Launch {
         user: Some(user),
         ..launch(directory.path())
     };
+    let layers = vec![Layer::EmptyRoot, Layer::UtsNamespace];
 
-    let process = VmmLauncher::new(program.clone()).launch(launch).unwrap();
+    let arguments = VmmLauncher::new("/vmm".into(), layers).arguments(&launch);
 
-    let proc = format!("/proc/{}", process.identity().process_id);
-    let status = std::fs::read_to_string(format!("{proc}/status")).unwrap();
-    for line in [
-        "Uid:\t7001\t7001\t7001\t7001\n",
-        "Gid:\t7001\t7001\t7001\t7001\n",
-        "Groups:\t \n",
-        "CapInh:\t0000000000000000\n",
-        "CapPrm:\t0000000000000000\n",
-        "CapEff:\t0000000000000000\n",
-        "CapAmb:\t0000000000000000\n",
-    ] {
-        assert!(status.contains(line), "{line:?} in {status}");
-    }
-    assert_eq!(std::fs::read_link(format!("{proc}/exe")).unwrap(), program);
-    assert_eq!(std::fs::read_link(format!("{proc}/cwd")).unwrap(), Path::new("/"));
+    let expected = ["--user", "7001", "--allow-missing", "empty-root,uts-namespace"];
+    assert_eq!(arguments, expected);
 }
 
 /// Whether the process of this identity ends soon; it is nobody's to wait for, or the runtime's.
@@ -228,7 +231,7 @@ async fn a_process_of_an_earlier_daemon_is_watched_killed_and_its_last_event_rea
     let directory = tempfile::tempdir().unwrap();
     let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
     let identity = ProcessIdentity::of(child.id()).unwrap();
-    let launcher = VmmLauncher::new("/bin/cat".into());
+    let launcher = VmmLauncher::new("/bin/cat".into(), Vec::new());
     let mut process = launcher.take_over(&identity, directory.path(), true).unwrap();
     tokio::select! {
         biased;
@@ -250,7 +253,7 @@ async fn a_process_of_an_earlier_daemon_is_watched_killed_and_its_last_event_rea
 async fn one_that_has_ended_before_it_could_be_taken_over_still_has_its_last_event() {
     let directory = tempfile::tempdir().unwrap();
     let identity = ProcessIdentity::of(std::process::id()).unwrap();
-    let launcher = VmmLauncher::new("/bin/cat".into());
+    let launcher = VmmLauncher::new("/bin/cat".into(), Vec::new());
     std::fs::write(directory.path().join(OUTCOME), "nonsense").unwrap();
 
     let mut process = launcher.take_over(&identity, directory.path(), false).unwrap();
@@ -268,7 +271,7 @@ async fn one_that_has_ended_before_it_could_be_taken_over_still_has_its_last_eve
 async fn a_vmm_that_ends_at_once_or_is_not_there_is_reported() {
     let directory = tempfile::tempdir().unwrap();
 
-    match VmmLauncher::new("/bin/false".into()).launch(launch(directory.path())) {
+    match VmmLauncher::new("/bin/false".into(), Vec::new()).launch(launch(directory.path())) {
         // It may be gone before or after it is sent its specification.
         Err(failure) => assert_eq!(failure.code, ErrorCode::EnclaveBootFailure),
         Ok(mut process) => {
@@ -276,7 +279,7 @@ async fn a_vmm_that_ends_at_once_or_is_not_there_is_reported() {
             assert_eq!(process.wait().await.to_string(), "exit status: 1");
         }
     }
-    let failure = VmmLauncher::new("/nonexistent/vmm".into())
+    let failure = VmmLauncher::new("/nonexistent/vmm".into(), Vec::new())
         .launch(launch(directory.path()))
         .unwrap_err();
     assert_eq!(failure.code, ErrorCode::ProcessSpawn);

@@ -55,7 +55,7 @@ pub(crate) fn try_everything(files: &[PathBuf], found: impl Fn(&str) -> io::Resu
     found("that was all")
 }
 
-fn tell<T>(
+pub(crate) fn tell<T>(
     found: impl Fn(&str) -> io::Result<()>,
     what: &str,
     whom: impl Display,

@@ -1,6 +1,6 @@
 //! Stands in for `enclave-vmm`: a VMM that its guest has taken over, and that tries to pass itself off as something it is not.
 //!
-//! It takes its launch message as any VMM does, tells measurements, says that it has started, sends the heartbeat of a guest,
+//! It becomes the user that the daemon tells it to be, takes its launch message as any VMM does, tells measurements, says that it has started, sends the heartbeat of a guest,
 //! and then does what the file [`ORDERS`] says:
 //!
 //! ```text
@@ -12,6 +12,8 @@
 //! flood             asks for documents for as long as it lives
 //! leave-a-child     starts another process, and waits to be ended
 //! break-out         tries to open the files in the following lines, and whatever else is not its own
+//! break-out-of-jail goes where a VMM stays (`enclave_vmm::sandbox::jail`) first, and has no filter of system calls; then tries
+//!                   what the following lines say (see `jail_break`)
 //! ```
 //!
 //! What it learns goes to the file [`FINDINGS`], a line each.
@@ -19,7 +21,9 @@
 #![forbid(unsafe_code)]
 
 mod break_out;
+mod jail_break;
 
+use std::env;
 use std::fs::{self, File};
 use std::io::{self, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
@@ -33,6 +37,8 @@ use std::time::Duration;
 use api::nsm::{RequestPacket, ResponsePacket};
 use api::vmm::{Event, LaunchSpec, MAX_MESSAGE};
 use api::{HEARTBEAT_BYTE, HEARTBEAT_PORT, Measurements};
+use enclave_vmm::privileges;
+use enclave_vmm::sandbox::jail::{Jail, become_user};
 use end_to_end_tests::hostile_vmm::{FINDINGS, MEASURED, ORDERS, attestation, describe_pcr_0};
 use end_to_end_tests::{guest, hex};
 use rustix::io::Errno;
@@ -44,17 +50,22 @@ use rustix::net::{
 /// Of the listener to which the daemon connects for the NSM, among the descriptors of a launch message.
 const NSM_LISTENER: usize = 3;
 
-/// Of the enclave's directory.
-const DIRECTORY: usize = 4;
+/// What the daemon says before the user that the VMM is to become.
+const USER: &str = "--user";
+
+/// The order to go to jail first.
+const BREAK_OUT_OF_JAIL: &str = "break-out-of-jail";
 
 fn main() -> io::Result<()> {
-    let stdin = io::stdin();
-    let (spec, descriptors) = receive_launch(stdin.as_fd())?;
-    let directory = descriptors.get(DIRECTORY).ok_or(io::ErrorKind::NotFound)?;
-    rustix::process::fchdir(directory)?;
     let orders = fs::read_to_string(ORDERS).unwrap_or_default();
     let mut orders = orders.lines();
     let order = orders.next().unwrap_or_default();
+    // There may be no way to it later. It is there already, since it is somebody else who reads it.
+    let findings = File::options().append(true).open(FINDINGS)?;
+    let found = |line: &str| writeln!(&findings, "{line}");
+    confine(order == BREAK_OUT_OF_JAIL)?;
+    let stdin = io::stdin();
+    let (spec, descriptors) = receive_launch(stdin.as_fd())?;
     let tell = |event: &Event| tell(stdin.as_fd(), event);
     tell(&Event::Measured(measurements(MEASURED)))?;
     if order == "measure-twice" {
@@ -66,14 +77,31 @@ fn main() -> io::Result<()> {
     let nsm = Channel(rustix::net::accept_with(nsm, SocketFlags::CLOEXEC)?);
     match order {
         "measure-late" => tell(&Event::Measured(measurements("02")))?,
-        "impersonate" => impersonate(&nsm, &spec.enclave_id)?,
-        "garbage" => send_garbage(&nsm)?,
-        "flood" => flood(&nsm)?,
-        "leave-a-child" => leave_a_child()?,
+        "impersonate" => impersonate(&nsm, &spec.enclave_id, found)?,
+        "garbage" => send_garbage(&nsm, found)?,
+        "flood" => flood(&nsm, found)?,
+        "leave-a-child" => leave_a_child(found)?,
+        BREAK_OUT_OF_JAIL => jail_break::try_everything(orders, found)?,
         "break-out" => break_out::try_everything(&orders.map(PathBuf::from).collect::<Vec<_>>(), found)?,
         _ => {}
     }
     guest::idle();
+}
+
+/// Becomes what the daemon says; all of what a VMM does, or the user alone.
+fn confine(jailed: bool) -> io::Result<()> {
+    let mut arguments = env::args().skip_while(|argument| argument != USER).skip(1);
+    let user = arguments.next().and_then(|user| user.parse().ok());
+    if jailed {
+        let jail = Jail {
+            user,
+            may_be_missing: Vec::new(),
+        };
+        jail.enter().map_err(io::Error::other)?;
+        privileges::give_up();
+        return Ok(());
+    }
+    Ok(user.map_or(Ok(()), become_user)?)
 }
 
 fn receive_launch(socket: impl AsFd) -> io::Result<(LaunchSpec, Vec<OwnedFd>)> {
@@ -113,12 +141,6 @@ fn heartbeat() -> io::Result<()> {
     let mut stream = UnixStream::connect(format!("vsock.sock_{HEARTBEAT_PORT}"))?;
     stream.write_all(&[HEARTBEAT_BYTE])?;
     stream.read_exact(&mut [0])
-}
-
-fn found(line: &str) -> io::Result<()> {
-    // It is there already, since it is somebody else who reads it.
-    let mut findings = File::options().append(true).open(FINDINGS)?;
-    writeln!(findings, "{line}")
 }
 
 /// The daemon, as the NSM of this enclave.
@@ -171,7 +193,7 @@ impl Channel {
 }
 
 /// There is no field in which an enclave is named, so all that can be tried is another's socket.
-fn impersonate(own: &Channel, own_id: &str) -> io::Result<()> {
+fn impersonate(own: &Channel, own_id: &str, found: impl Fn(&str) -> io::Result<()>) -> io::Result<()> {
     own.say(1, &attestation())?;
     found(&format!("document {}", hex::encode(&own.hear()?)))?;
     for entry in fs::read_dir("..")?.flatten() {
@@ -195,12 +217,12 @@ fn impersonate(own: &Channel, own_id: &str) -> io::Result<()> {
 }
 
 /// It is its VMM's user's, and not what `terminate-enclave` is told to end.
-fn leave_a_child() -> io::Result<()> {
+fn leave_a_child(found: impl Fn(&str) -> io::Result<()>) -> io::Result<()> {
     let child = Command::new("sleep").arg("100000").spawn()?;
     found(&format!("child {}", child.id()))
 }
 
-fn send_garbage(nsm: &Channel) -> io::Result<()> {
+fn send_garbage(nsm: &Channel, found: impl Fn(&str) -> io::Result<()>) -> io::Result<()> {
     // An empty packet would end the conversation; some of the others are too short even to be a request.
     for length in 1..1000_usize {
         let bytes: Vec<u8> = (0..length)
@@ -226,7 +248,7 @@ fn send_garbage(nsm: &Channel) -> io::Result<()> {
     }
 }
 
-fn flood(nsm: &Channel) -> io::Result<()> {
+fn flood(nsm: &Channel, found: impl Fn(&str) -> io::Result<()>) -> io::Result<()> {
     found("flooding")?;
     let question = RequestPacket {
         number: 1,
