@@ -10,14 +10,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
+use std::io::{Read, Write};
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use end_to_end_tests::{Enclave, Launch, OwnDaemon, World, parent, poll};
+use end_to_end_tests::guest::port;
+use end_to_end_tests::vsock_socket::connect;
+use end_to_end_tests::{Enclave, Launch, OwnDaemon, World, eifs, parent, poll};
 use rustix::process::Signal;
 
 /// How long load is measured.
@@ -302,6 +305,124 @@ fn what_an_enclave_knew_is_cleared_before_its_memory_goes_back() {
         blocks_with_content(&of_starved),
         0,
         "of a VMM that was killed for want of memory"
+    );
+}
+
+/// Where core files of programs that may have some are left: in a place that is looked at.
+const CORE_PATTERN: &str = "/proc/sys/kernel/core_pattern";
+
+/// Files that a secret might be in: what is stored, what lies in memory, what is logged.
+const PLACES: [&str; 6] = ["/dev/shm", "/etc", "/root", "/run", "/tmp", "/var"];
+
+/// Something that no program and no image has in it.
+fn new_secret() -> Vec<u8> {
+    let mut secret = vec![0; 32];
+    let random = File::open("/dev/urandom").and_then(|mut random| random.read_exact(&mut secret));
+    random.expect("random bytes");
+    secret
+}
+
+/// The enclave has the secret in its memory many times over: it is sent that, and sends it back.
+fn tell(enclave: &Enclave, secret: &[u8]) {
+    let secrets = secret.repeat(1 << 15);
+    let mut connection = connect(enclave, port::ECHO).expect("connect");
+    let mut sending = connection.try_clone().expect("a second handle");
+    thread::scope(|scope| {
+        scope.spawn(|| sending.write_all(&secrets).expect("send"));
+        let mut back = vec![0; secrets.len()];
+        connection.read_exact(&mut back).expect("receive");
+        assert!(back == secrets);
+    });
+}
+
+fn contains(file: &File, secret: &[u8]) -> bool {
+    let mut part = vec![0; 1 << 20];
+    let overlap = secret.len() - 1;
+    let mut offset = 0;
+    loop {
+        let length = file.read_at(&mut part, offset).unwrap_or(0);
+        let read = part.get(..length).unwrap_or_default();
+        // Most windows are told from it by their first byte, which spares a call.
+        let begins = |window: &[u8]| window.first() == secret.first();
+        if read
+            .windows(secret.len())
+            .any(|window| begins(window) && window == secret)
+        {
+            return true;
+        }
+        if length <= overlap {
+            return false;
+        }
+        offset += (length - overlap) as u64;
+    }
+}
+
+/// The files below `directory` that have the secret in them, links not followed.
+fn files_with(secret: &[u8], directory: &Path, found: &mut Vec<PathBuf>) -> u32 {
+    let mut looked_at = 0;
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let (path, kind) = (entry.path(), entry.file_type().expect("a type"));
+        if kind.is_dir() {
+            looked_at += files_with(secret, &path, found);
+        } else if kind.is_file() {
+            looked_at += 1;
+            if File::open(&path).is_ok_and(|file| contains(&file, secret)) {
+                found.push(path);
+            }
+        }
+    }
+    looked_at
+}
+
+#[test]
+fn what_an_enclave_knew_is_in_no_file_however_it_ended() {
+    let _world = World::enter();
+    let daemon = OwnDaemon::start(&[]);
+    let pattern = fs::read(CORE_PATTERN).expect("a pattern");
+    fs::write(CORE_PATTERN, "/tmp/core-%p").expect("set the pattern");
+    let echoing = || {
+        Launch::of(eifs::of_application("vsock-echo", &[]))
+            .in_debug_mode()
+            .run(daemon.host())
+    };
+    let secret = new_secret();
+    let control = Path::new("/tmp/secret-of-the-partition-suite");
+    fs::write(control, [b"before", &secret[..], b"behind"].concat()).expect("write");
+
+    for end in [None, Some(Signal::KILL), Some(Signal::SEGV), Some(Signal::ABORT)] {
+        let enclave = echoing();
+        enclave.console().wait_for("vsock-echo: ready");
+        let memory = memory_files(&enclave);
+        tell(&enclave, &secret);
+        assert!(memory.iter().any(|file| contains(file, &secret)), "in its memory");
+        if let Some(signal) = end {
+            end_to_end_tests::send_signal(enclave.process_id(), signal);
+            enclave.wait_until_gone();
+        } else {
+            enclave.terminate();
+        }
+        assert!(
+            !memory.iter().any(|file| contains(file, &secret)),
+            "after {end:?}"
+        );
+    }
+
+    let mut found = Vec::new();
+    let looked_at: u32 = PLACES
+        .iter()
+        .map(|place| files_with(&secret, Path::new(place), &mut found))
+        .sum();
+    println!("{looked_at} files were looked at");
+    fs::write(CORE_PATTERN, pattern).expect("set the pattern back");
+    fs::remove_file(control).expect("remove");
+    // The one that shows that it would have been found.
+    assert_eq!(found, [control]);
+    assert!(
+        !daemon
+            .log()
+            .as_bytes()
+            .windows(secret.len())
+            .any(|window| window == secret)
     );
 }
 

@@ -19,6 +19,8 @@ use end_to_end_tests::{Enclave, Launch, OwnDaemon, World, parent, poll};
 /// Those that a VMM has of its own.
 const NAMESPACES: [&str; 4] = ["net", "mnt", "ipc", "uts"];
 
+const MIB: u64 = 1 << 20;
+
 /// How many namespaces of networks there may be.
 const MOST_NETWORKS: &str = "/proc/sys/user/max_net_namespaces";
 
@@ -243,6 +245,57 @@ fn a_layer_that_cannot_be_had_is_named_and_only_missing_where_that_is_allowed() 
     enclave.terminate();
 }
 
+/// The next VMM is one that was taken over, and does this.
+fn give_orders(orders: &str) {
+    fs::write(FINDINGS, "").expect("make a file for the findings");
+    fs::set_permissions(FINDINGS, Permissions::from_mode(0o666)).expect("let others write there");
+    fs::write(ORDERS, orders).expect("write the orders");
+    use_vmm(&parent::guest_application("hostile-vmm"));
+}
+
+/// `WORD NUMBER` among what was found.
+fn number_found(findings: &str, word: &str) -> u64 {
+    let found = findings.lines().find_map(|line| line.strip_prefix(word));
+    let number = found.and_then(|number| number.trim().parse().ok());
+    number.unwrap_or_else(|| panic!("no {word} in {findings}"))
+}
+
+#[test]
+fn a_vmm_that_was_taken_over_takes_no_more_of_the_machine_than_its_share() {
+    let _world = World::enter();
+    use_vmm(Path::new("/usr/bin/enclave-vmm"));
+    let daemon = OwnDaemon::start(&["--vsock", "unix", "--vmm", VMM]);
+    let victim = hello().run(daemon.host());
+    give_orders("exhaust");
+
+    let enclave = hello().run(daemon.host());
+    let outcome = enclave.directory().join("outcome");
+    let mut largest = 0;
+    poll::until("the end of what it takes", || {
+        largest = largest.max(fs::metadata(&outcome).map_or(0, |outcome| outcome.len()));
+        enclave.description().is_none().then_some(())
+    });
+
+    let findings = fs::read_to_string(FINDINGS).expect("findings");
+    println!("{findings}its file had {largest} bytes at most");
+    assert!(number_found(&findings, "descriptors ") < 8192);
+    assert!(number_found(&findings, "threads ") < 24);
+    assert!(number_found(&findings, "MiB ") < 1024 + 128 + 64);
+    assert!(findings.ends_with("file\n"), "{findings}");
+    assert!(largest <= MIB, "{largest}");
+    let ended = daemon
+        .host()
+        .cli(&["describe-enclaves", "--ended"])
+        .succeeded()
+        .stdout;
+    println!("{ended}");
+    // It has printed 16.
+    assert!((daemon.log().len() as u64) < MIB, "{}", daemon.log().len());
+    use_vmm(Path::new("/usr/bin/enclave-vmm"));
+    hello().run(daemon.host()).terminate();
+    victim.terminate();
+}
+
 #[test]
 fn a_vmm_that_was_taken_over_reaches_nothing_outside_even_without_filters() {
     let _world = World::enter();
@@ -270,10 +323,7 @@ fn a_vmm_that_was_taken_over_reaches_nothing_outside_even_without_filters() {
         format!("abstract {name}"),
         format!("tcp {}", tcp.local_addr().expect("an address")),
     ];
-    fs::write(FINDINGS, "").expect("make a file for the findings");
-    fs::set_permissions(FINDINGS, Permissions::from_mode(0o666)).expect("let others write there");
-    fs::write(ORDERS, orders.join("\n")).expect("write the orders");
-    use_vmm(&parent::guest_application("hostile-vmm"));
+    give_orders(&orders.join("\n"));
 
     let enclave = hello().run(daemon.host());
 

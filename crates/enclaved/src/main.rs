@@ -20,8 +20,9 @@ use tracing_subscriber::EnvFilter;
 /// Threads that serve clients; all their work is short.
 const WORKERS: usize = 2;
 
-/// Threads for what takes as long as a client likes: looking at its image, and closing what it has passed. No client can take more
-/// than two, so that there is one for everybody. They exist only while they are needed.
+/// Threads for what takes as long as a client likes: looking at its image, and closing what it has passed. No client that is served can
+/// take more than two, so that there is one for everybody; those that are refused share what is over. They exist only while they are
+/// needed.
 const MOST_WAITING: usize = 2 * MOST_CLIENTS + 64;
 
 fn main() -> ExitCode {

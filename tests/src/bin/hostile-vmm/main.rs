@@ -14,6 +14,7 @@
 //! break-out         tries to open the files in the following lines, and whatever else is not its own
 //! break-out-of-jail goes where a VMM stays (`enclave_vmm::sandbox::jail`) first, and has no filter of system calls; then tries
 //!                   what the following lines say (see `jail_break`)
+//! exhaust           likewise, and takes all that it can get (see `exhaust`)
 //! ```
 //!
 //! What it learns goes to the file [`FINDINGS`], a line each.
@@ -21,6 +22,7 @@
 #![forbid(unsafe_code)]
 
 mod break_out;
+mod exhaust;
 mod jail_break;
 
 use std::env;
@@ -47,14 +49,17 @@ use rustix::net::{
     SocketFlags, SocketType, recv, recvmsg, send,
 };
 
-/// Of the listener to which the daemon connects for the NSM, among the descriptors of a launch message.
+/// Of the listener to which the daemon connects for the NSM, and of the file with its last words, among the descriptors of a launch
+/// message.
 const NSM_LISTENER: usize = 3;
+const OUTCOME: usize = 4;
 
 /// What the daemon says before the user that the VMM is to become.
 const USER: &str = "--user";
 
-/// The order to go to jail first.
+/// The orders to go to jail first.
 const BREAK_OUT_OF_JAIL: &str = "break-out-of-jail";
+const EXHAUST: &str = "exhaust";
 
 fn main() -> io::Result<()> {
     let orders = fs::read_to_string(ORDERS).unwrap_or_default();
@@ -63,9 +68,9 @@ fn main() -> io::Result<()> {
     // There may be no way to it later. It is there already, since it is somebody else who reads it.
     let findings = File::options().append(true).open(FINDINGS)?;
     let found = |line: &str| writeln!(&findings, "{line}");
-    confine(order == BREAK_OUT_OF_JAIL)?;
+    confine([BREAK_OUT_OF_JAIL, EXHAUST].contains(&order))?;
     let stdin = io::stdin();
-    let (spec, descriptors) = receive_launch(stdin.as_fd())?;
+    let (spec, mut descriptors) = receive_launch(stdin.as_fd())?;
     let tell = |event: &Event| tell(stdin.as_fd(), event);
     tell(&Event::Measured(measurements(MEASURED)))?;
     if order == "measure-twice" {
@@ -82,6 +87,7 @@ fn main() -> io::Result<()> {
         "flood" => flood(&nsm, found)?,
         "leave-a-child" => leave_a_child(found)?,
         BREAK_OUT_OF_JAIL => jail_break::try_everything(orders, found)?,
+        EXHAUST => exhaust::take_everything(&spec, descriptors.swap_remove(OUTCOME), found)?,
         "break-out" => break_out::try_everything(&orders.map(PathBuf::from).collect::<Vec<_>>(), found)?,
         _ => {}
     }
