@@ -41,6 +41,7 @@ use crate::{
     sandbox::{
         Class,
         filter::{Filter, Verdict},
+        jail::lock_later_memory,
     },
     vcpu::{Buses, EndReporter, Placement, VcpuThreads},
     vsock::{
@@ -86,6 +87,7 @@ pub fn run(control: &Control<'_>, verdict: Verdict) -> Result<ExitReason, Launch
     let vm = Arc::new(vm);
     arch::create_interrupt_controllers(&vm)?;
     let memory = memory::map(&spec.memory, files)?;
+    lock_later_memory().map_err(LaunchError::system("locking memory"))?;
     memory::register(&vm, &memory)?;
     let ram = memory::size(&memory);
 

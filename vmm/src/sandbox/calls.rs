@@ -166,6 +166,12 @@ const BOOT: &[Rule] = &[
     any!(SYS_statx),
     // Limits on itself: lower ones, since a process without privileges cannot raise them.
     equal!(SYS_prlimit64, 0, 0),
+    // Of what comes after guest memory.
+    equal!(
+        SYS_mlockall,
+        0,
+        (libc::MCL_FUTURE | libc::MCL_ONFAULT).cast_unsigned()
+    ),
     // Guest memory on one node.
     equal!(SYS_mbind, 2, libc::MPOL_BIND.cast_unsigned()),
     any!(SYS_epoll_create1),

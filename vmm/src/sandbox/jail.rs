@@ -8,7 +8,7 @@
 //!   2  network, IPC and UTS namespaces of its own: no interface, no abstract socket, no System V object of the machine's
 //!   3  a mount namespace of its own with one mount: the enclave's directory, read-only, without devices and programs; what the VMM
 //!      does by name, connecting to `vsock.sock_<port>`, is done there
-//!   4  its memory stays out of swap
+//!   4  its memory stays out of swap: what there is now, and from when guest memory is mapped on ([`lock_later_memory`]) all that comes
 //!   5  a user and group of its own, no further groups, no capability, and none to be had
 //! ```
 //!
@@ -17,6 +17,8 @@
 //!
 //! A machine may be unable to give one of these [`Layer`]s. That is an error, unless the operator has allowed it to be missing. A
 //! namespace of processes is not among them ([0025](../../../docs/decisions/0025-jail-of-a-vmm.md)).
+
+use std::io;
 
 use api::sandbox::Layer;
 use rustix::fs::{CWD, Gid, Uid};
@@ -121,7 +123,7 @@ pub fn close_other_descriptors() -> Result<(), JailError> {
     if outcome == 0 {
         return Ok(());
     }
-    let error = std::io::Error::last_os_error();
+    let error = io::Error::last_os_error();
     let error = Errno::from_io_error(&error).unwrap_or(Errno::IO);
     Err(system("closing descriptors")(error))
 }
@@ -176,6 +178,9 @@ fn leave_file_systems() -> Result<(), Errno> {
 
 /// Guest memory is in hugepages, which are never swapped; what passes through this process's own memory must not be either. Pages
 /// are taken when they are touched, as ever.
+///
+/// Memory that is mapped later is not locked yet: the kernel would take all hugepages of guest memory as soon as they are mapped, from
+/// any node, since it forgets for hugepages that locked memory is to be taken when it is touched (`mmap_region`, Linux 6.12).
 fn lock_memory() -> Result<(), Errno> {
     let unlimited = Rlimit {
         current: None,
@@ -183,7 +188,19 @@ fn lock_memory() -> Result<(), Errno> {
     };
     // With a limit, guest memory could not be mapped afterwards. What there may be in all is limited elsewhere.
     rustix::process::setrlimit(Resource::Memlock, unlimited)?;
-    rustix::mm::mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT)
+    rustix::mm::mlockall(MlockAllFlags::CURRENT | MlockAllFlags::ONFAULT)
+}
+
+/// Has memory that is mapped from now on stay out of swap, too, unless that layer is missing.
+///
+/// # Errors
+/// If the operating system refuses.
+pub fn lock_later_memory() -> io::Result<()> {
+    let is_missing = rustix::process::getrlimit(Resource::Memlock).current.is_some();
+    if !is_missing {
+        rustix::mm::mlockall(MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT)?;
+    }
+    Ok(())
 }
 
 /// Becomes `user`, if it is to be one, and gives up all capabilities.
