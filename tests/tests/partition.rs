@@ -342,12 +342,7 @@ fn contains(file: &File, secret: &[u8]) -> bool {
     loop {
         let length = file.read_at(&mut part, offset).unwrap_or(0);
         let read = part.get(..length).unwrap_or_default();
-        // Most windows are told from it by their first byte, which spares a call.
-        let begins = |window: &[u8]| window.first() == secret.first();
-        if read
-            .windows(secret.len())
-            .any(|window| begins(window) && window == secret)
-        {
+        if memchr::memmem::find(read, secret).is_some() {
             return true;
         }
         if length <= overlap {
