@@ -384,7 +384,7 @@ fn what_an_enclave_knew_is_in_no_file_however_it_ended() {
     let control = Path::new("/tmp/secret-of-the-partition-suite");
     fs::write(control, [b"before", &secret[..], b"behind"].concat()).expect("write");
 
-    for end in [None, Some(Signal::KILL), Some(Signal::SEGV), Some(Signal::ABORT)] {
+    for end in [None, Some(Signal::KILL), Some(Signal::QUIT), Some(Signal::ABORT)] {
         let enclave = echoing();
         enclave.console().wait_for("vsock-echo: ready");
         let memory = memory_files(&enclave);
