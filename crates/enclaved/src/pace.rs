@@ -46,14 +46,7 @@ impl Pace {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn user(user: u32) -> Peer {
-        Peer {
-            user,
-            group: 900,
-            process: None,
-        }
-    }
+    use crate::peer::tests::user;
 
     #[tokio::test(start_paused = true)]
     async fn a_user_that_asks_too_often_waits_and_others_do_not() {

@@ -50,10 +50,11 @@ impl Peer {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn user(user: u32) -> Peer {
+    /// A client of this user.
+    pub(crate) fn user(user: u32) -> Peer {
         Peer {
             user,
             group: 900,

@@ -115,14 +115,7 @@ impl Drop for Place {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn user(user: u32) -> Peer {
-        Peer {
-            user,
-            group: 900,
-            process: None,
-        }
-    }
+    use crate::peer::tests::user;
 
     /// As many places as `client` gets.
     fn all_of(places: &Places, client: Peer) -> Vec<Place> {
