@@ -287,6 +287,11 @@ mod machine {
     }
 
     #[test]
+    fn what_the_machine_does_not_show_is_not_there() {
+        is_withstood(BACKEND, &attack("withheld", 1));
+    }
+
+    #[test]
     fn all_hypercalls_are_withstood() {
         is_withstood(BACKEND, &with_companion(attack("hypercalls", 100)));
     }

@@ -186,6 +186,7 @@ const BOOT: &[Rule] = &[
     ioctl!(KVM_SET_TSS_ADDR),
     ioctl!(KVM_CREATE_IRQCHIP),
     ioctl!(KVM_CREATE_PIT2),
+    ioctl!(KVM_X86_SET_MSR_FILTER),
     ioctl!(KVM_IRQFD),
     ioctl!(KVM_IOEVENTFD),
     ioctl!(KVM_SET_REGS),

@@ -22,6 +22,7 @@ pub(super) const KVM_SET_CPUID2: u32 = 0x4008_ae90;
 pub(super) const KVM_GET_MP_STATE: u32 = 0x8004_ae98;
 pub(super) const KVM_GET_VCPU_EVENTS: u32 = 0x8040_ae9f;
 pub(super) const KVM_SET_TSC_KHZ: u32 = 0xaea2;
+pub(super) const KVM_X86_SET_MSR_FILTER: u32 = 0x4188_aec6;
 
 pub(super) const VHOST_GET_FEATURES: u32 = 0x8008_af00;
 pub(super) const VHOST_SET_FEATURES: u32 = 0x4008_af00;

@@ -15,6 +15,7 @@ mod ports;
 mod registers;
 mod resets;
 mod rings;
+mod withheld;
 
 pub(crate) use config::access_registers;
 
@@ -25,7 +26,7 @@ use crate::random::Random;
 /// One round of an attack.
 pub(crate) type Round = fn(&mut Machine, &mut Random);
 
-const ATTACKS: [(&str, Round); 18] = [
+const ATTACKS: [(&str, Round); 19] = [
     ("none", |_, _| ()),
     ("rings", rings::round),
     ("packets", packets::round),
@@ -37,6 +38,7 @@ const ATTACKS: [(&str, Round); 18] = [
     ("ports", ports::round),
     ("registers", registers::round),
     ("msrs", msrs::round),
+    ("withheld", withheld::round),
     ("hypercalls", hypercalls::round),
     ("page-tables", page_tables::round),
     ("interrupts", interrupts::round),

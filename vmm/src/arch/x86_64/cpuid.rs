@@ -1,5 +1,6 @@
-//! What CPUID tells the guest: what KVM supports here, less nested virtualisation and the performance counters, with
-//! this enclave's topology.
+//! What CPUID tells the guest: what KVM supports here, with this enclave's topology, and less what an enclave has no use for or
+//! could watch or burden the parent with: nested virtualisation, performance counters and traces of execution, enclaves of the
+//! processor's own (SGX), waiting for memory to be written, page faults of the parent's.
 //!
 //! Leaf numbers are those of the Intel and AMD manuals. APIC ids equal vCPU numbers: whole cores, siblings side by
 //! side, and the threads of a core are one or two, so an id's low bit is the thread.
@@ -34,15 +35,33 @@ const LEAF_TOPOLOGY_AMD: u32 = 0x8000_0026;
 const LEVEL_THREAD: u32 = 1 << 8;
 const LEVEL_CORE: u32 = 2 << 8;
 
+const ECX_DTES64: u32 = 1 << 2;
+const ECX_MONITOR: u32 = 1 << 3;
+const ECX_DS_CPL: u32 = 1 << 4;
 const ECX_VMX: u32 = 1 << 5;
 const ECX_PDCM: u32 = 1 << 15;
 const ECX_X2APIC: u32 = 1 << 21;
 const ECX_TSC_DEADLINE: u32 = 1 << 24;
 const ECX_HYPERVISOR: u32 = 1 << 31;
+const EDX_DS: u32 = 1 << 21;
 const EDX_HTT: u32 = 1 << 28;
 const AMD_ECX_CMP_LEGACY: u32 = 1 << 1;
 const AMD_ECX_SVM: u32 = 1 << 2;
+const AMD_ECX_IBS: u32 = 1 << 10;
 const AMD_ECX_PERFCTR_CORE: u32 = 1 << 23;
+
+/// Leaf 7, first subleaf.
+const LEAF_FEATURES: u32 = 0x7;
+const EBX_SGX: u32 = 1 << 2;
+const EBX_PROCESSOR_TRACE: u32 = 1 << 25;
+const ECX_SGX_LC: u32 = 1 << 30;
+const EDX_ARCH_LBR: u32 = 1 << 19;
+
+/// KVM's features (`Documentation/virt/kvm/x86/cpuid.rst`).
+const LEAF_KVM_FEATURES: u32 = 0x4000_0001;
+/// Guest memory is in hugepages that are there: it never waits for one (bits 4, 10 and 14). It does not migrate (bit 17), and nothing
+/// of it is encrypted (bit 16).
+const KVM_WITHOUT_USE: u32 = 1 << 4 | 1 << 10 | 1 << 14 | 1 << 16 | 1 << 17;
 
 /// The entries that no vCPU's number changes: filtered once, then completed per vCPU by [`for_vcpu`].
 pub(super) fn filtered(supported: &CpuId, tsc_deadline: bool) -> Vec<kvm_cpuid_entry2> {
@@ -59,15 +78,25 @@ pub(super) fn filtered(supported: &CpuId, tsc_deadline: bool) -> Vec<kvm_cpuid_e
 fn filter_entry(mut entry: kvm_cpuid_entry2, tsc_deadline: bool) -> kvm_cpuid_entry2 {
     match entry.function {
         0x1 => {
-            entry.ecx &= !(ECX_VMX | ECX_PDCM);
+            entry.ecx &= !(ECX_VMX | ECX_PDCM | ECX_DTES64 | ECX_DS_CPL | ECX_MONITOR);
+            entry.edx &= !EDX_DS;
             entry.ecx |= ECX_HYPERVISOR | ECX_X2APIC;
             if tsc_deadline {
                 entry.ecx |= ECX_TSC_DEADLINE;
             }
         }
-        // Nothing of performance counters (Intel 0xa, AMD 0x8000_0022), nested virtualisation, memory encryption.
-        0xa | 0x8000_0022 | 0x8000_000a | 0x8000_001f => clear(&mut entry),
-        0x8000_0001 => entry.ecx &= !(AMD_ECX_SVM | AMD_ECX_PERFCTR_CORE),
+        LEAF_FEATURES if entry.index == 0 => {
+            entry.ebx &= !(EBX_SGX | EBX_PROCESSOR_TRACE);
+            entry.ecx &= !ECX_SGX_LC;
+            entry.edx &= !EDX_ARCH_LBR;
+        }
+        LEAF_KVM_FEATURES => entry.eax &= !KVM_WITHOUT_USE,
+        // Nothing of MONITOR and MWAIT (5), performance counters (Intel 0xa, AMD 0x8000_0022), SGX (0x12), processor trace (0x14),
+        // last branches (0x1c), nested virtualisation, instruction-based sampling (0x8000_001b), memory encryption.
+        0x5 | 0xa | 0x12 | 0x14 | 0x1c | 0x8000_000a | 0x8000_001b | 0x8000_001f | 0x8000_0022 => {
+            clear(&mut entry);
+        }
+        0x8000_0001 => entry.ecx &= !(AMD_ECX_SVM | AMD_ECX_IBS | AMD_ECX_PERFCTR_CORE),
         _ => {}
     }
     entry
@@ -185,6 +214,40 @@ mod tests {
         assert_eq!(leaf(&entries, 0x8000_0001, 0).ecx & AMD_ECX_SVM, 0);
         assert_eq!(leaf(&entries, 0x8000_0001, 0).ecx & AMD_ECX_PERFCTR_CORE, 0);
         assert_eq!(leaf(&entries, 0x8000_000a, 0).edx, 0);
+    }
+
+    #[test]
+    fn traces_and_enclaves_of_the_processor_are_hidden() {
+        let other_subleaf = kvm_cpuid_entry2 { index: 1, ..entry(7) };
+        let host = [
+            entry(5),
+            entry(7),
+            other_subleaf,
+            entry(0x12),
+            entry(0x14),
+            entry(0x8000_001b),
+        ];
+        let entries = filtered(&CpuId::from_entries(&host).unwrap(), false);
+
+        let features = leaf(&entries, 7, 0);
+        assert_eq!(features.ebx, !(EBX_SGX | EBX_PROCESSOR_TRACE));
+        assert_eq!((features.ecx, features.edx), (!ECX_SGX_LC, !EDX_ARCH_LBR));
+        assert_eq!(leaf(&entries, 7, 1).ebx, !0);
+        for hidden in [5, 0x12, 0x14, 0x8000_001b] {
+            let hidden = leaf(&entries, hidden, 0);
+            assert_eq!((hidden.eax, hidden.ebx, hidden.ecx, hidden.edx), (0, 0, 0, 0));
+        }
+    }
+
+    #[test]
+    fn kvm_offers_its_clock_but_no_page_faults_of_its_own() {
+        const CLOCK: u32 = 1 << 3;
+        const ASYNC_PF: u32 = 1 << 4;
+        let supported = CpuId::from_entries(&[entry(LEAF_KVM_FEATURES)]).unwrap();
+
+        let features = leaf(&filtered(&supported, false), LEAF_KVM_FEATURES, 0).eax;
+
+        assert_eq!(features & (CLOCK | ASYNC_PF), CLOCK);
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod cpuid;
 mod kernel;
 pub mod layout;
 mod mp_table;
+mod msrs;
 mod registers;
 mod zero_page;
 
@@ -88,6 +89,11 @@ pub fn create_interrupt_controllers(vm: &VmFd) -> Result<(), BootError> {
         ..kvm_pit_config::default()
     };
     vm.create_pit2(pit).map_err(BootError::kvm("KVM_CREATE_PIT2"))
+}
+
+/// Keeps from the guest what it has no use for and the parent should not offer: see `msrs`. To be called before the first vCPU runs.
+pub fn withhold_registers(kvm: &Kvm, vm: &VmFd) -> Result<(), BootError> {
+    msrs::withhold(kvm, vm)
 }
 
 /// Writes zero page, command line, MP table, page tables and GDT.
