@@ -312,12 +312,12 @@ fn a_daemon_that_hangs_is_replaced_by_the_watchdog() {
     hello().run(&Host::of_the_parent()).terminate();
 }
 
-/// Without the unit's `Delegate=cpuset`, each reload takes the controller, and with it every partition of CPUs, away.
+/// Without the unit's `Delegate=`, each reload takes the controllers, and with them every partition of CPUs and every limit, away.
 #[test]
-fn a_reload_of_systemd_leaves_an_enclaves_cpus_exclusive() {
+fn a_reload_of_systemd_leaves_an_enclaves_cpus_exclusive_and_its_vmm_limited() {
     let _installed = Installed::now();
     let enclave = hello().run(&Host::of_the_parent());
-    let partition = format!("{ENCLAVES}/{}/vcpus/cpuset.cpus.partition", enclave.id);
+    let group = format!("{ENCLAVES}/{}", enclave.id);
     for command in [
         &["daemon-reload"][..],
         &["restart", SERVICE],
@@ -325,8 +325,15 @@ fn a_reload_of_systemd_leaves_an_enclaves_cpus_exclusive() {
         &["daemon-reload"],
     ] {
         let _ = systemctl(command).succeeded();
-        let kind = fs::read_to_string(&partition).expect("the partition");
-        assert_eq!(kind.trim_end(), "isolated", "after {command:?}");
+        let said = |file: &str| fs::read_to_string(format!("{group}/{file}")).expect("a file of the group");
+        assert_eq!(
+            said("vcpus/cpuset.cpus.partition").trim_end(),
+            "isolated",
+            "after {command:?}"
+        );
+        for limit in ["pids.max", "memory.max"] {
+            assert_ne!(said(limit).trim_end(), "max", "{limit} after {command:?}");
+        }
     }
     enclave.terminate();
 }

@@ -308,10 +308,10 @@ fn prepare(root: &Path, run_directory: &Path, pool: &BTreeSet<u32>) -> Result<Pa
         for controller in LIMITING {
             let enabled = write(&group.join("cgroup.subtree_control"), &format!("+{controller}"));
             if let Err(error) = enabled {
-                tracing::debug!(
+                tracing::warn!(
                     error = chain_of(&error),
                     controller,
-                    "no account of this by enclave"
+                    "control groups do not limit what a VMM takes of this; limits of its process do"
                 );
             }
         }

@@ -25,7 +25,7 @@ use crate::config::{Config, Limits};
 use crate::connection;
 use crate::ended::EndedEnclaves;
 use crate::error_chain::chain_of;
-use crate::foreign;
+use crate::foreign::Refused;
 use crate::inheritance::{self, Inherited};
 use crate::launcher::Launcher;
 use crate::pace::Pace;
@@ -275,6 +275,7 @@ async fn accept<L: Launcher>(
 ) {
     let mut pulse = Pulse::wanted();
     let places = Places::new(shared.limits.connections);
+    let refused = Refused::default();
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -292,11 +293,11 @@ async fn accept<L: Launcher>(
                     Some(place) => {
                         connections.spawn(connection::serve(stream, client, place, Arc::clone(shared)));
                     }
-                    None => refuse(stream, client, shared),
+                    None => refused.close(told_of_the_crowd(stream, client, shared)),
                 },
                 Err(error) => {
                     tracing::warn!(%error, "the kernel does not tell who a client is; it is left");
-                    foreign::close(stream);
+                    refused.close(stream);
                 }
             },
             Err(error) => {
@@ -307,8 +308,8 @@ async fn accept<L: Launcher>(
     }
 }
 
-/// Tells a client that there are too many, if that takes no waiting.
-fn refuse<L>(stream: UnixStream, client: Peer, shared: &Shared<L>) {
+/// The connection of a client that was told that there are too many, if that took no waiting.
+fn told_of_the_crowd<L>(stream: UnixStream, client: Peer, shared: &Shared<L>) -> UnixStream {
     let failure = Failure::new(
         ErrorCode::SocketError,
         "Too many clients are connected to the daemon, of this user or of all.",
@@ -317,5 +318,5 @@ fn refuse<L>(stream: UnixStream, client: Peer, shared: &Shared<L>) {
     if let Ok(bytes) = frame::encode(&Reply::Busy(failure)) {
         let _ = stream.try_write(&bytes);
     }
-    foreign::close(stream);
+    stream
 }

@@ -5,12 +5,14 @@
 //! clients. That includes a client's connection, which may hold descriptors that were passed and never received.
 //!
 //! Threads that may wait are not without end either. All that came with a request is closed by one of them, and what is not closed
-//! yet holds on to its client's place, so that a user has no more of them than places.
+//! yet holds on to its client's place, so that a user has no more of them than places. Clients that get no place share a few
+//! threads of their own ([`Refused`]).
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 
 use crate::places::Place;
 
@@ -97,5 +99,82 @@ pub(crate) fn close(what: impl Send + 'static) {
     // Without a runtime there is no thread that serves clients, and it is dropped here.
     if let Ok(runtime) = Handle::try_current() {
         runtime.spawn_blocking(move || drop(what));
+    }
+}
+
+/// Threads that close what came from clients without a place.
+pub const REFUSED_THREADS: usize = 32;
+
+/// Closes the connections of clients that get no place, and what they have passed. If all of its threads wait, the rest stays open
+/// until one of them does not: that costs a descriptor for each, but no client that has a place anything.
+#[derive(Debug, Clone)]
+pub struct Refused {
+    threads: Arc<Semaphore>,
+}
+
+impl Default for Refused {
+    fn default() -> Self {
+        Self {
+            threads: Arc::new(Semaphore::new(REFUSED_THREADS)),
+        }
+    }
+}
+
+impl Refused {
+    /// Drops it on one of the threads, now or later. To be called on a Tokio runtime.
+    pub(crate) fn close(&self, what: impl Send + 'static) {
+        let threads = Arc::clone(&self.threads);
+        tokio::spawn(async move {
+            // Nobody closes the semaphore.
+            let thread = threads.acquire_owned().await;
+            tokio::task::spawn_blocking(move || drop((what, thread)));
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Receiver, Sender, channel};
+
+    use super::*;
+
+    /// Says when it is being closed, and is not until it may.
+    struct Lingering {
+        closing: Sender<()>,
+        may_end: Receiver<()>,
+    }
+
+    impl Drop for Lingering {
+        fn drop(&mut self) {
+            let _ = self.closing.send(());
+            let _ = self.may_end.recv();
+        }
+    }
+
+    /// With one thread more than those of refused clients, which is what others have here.
+    #[test]
+    fn refused_clients_leave_others_their_threads() {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .max_blocking_threads(REFUSED_THREADS + 1)
+            .build()
+            .unwrap();
+        let (closing, closings) = channel();
+        let mut ends = Vec::new();
+        let served = runtime.block_on(async {
+            let refused = Refused::default();
+            for _ in 0..2 * REFUSED_THREADS {
+                let (end, may_end) = channel();
+                ends.push(end);
+                let closing = closing.clone();
+                refused.close(Lingering { closing, may_end });
+            }
+            tokio::task::spawn_blocking(move || closings.iter().take(REFUSED_THREADS).count())
+                .await
+                .unwrap()
+        });
+        assert_eq!(served, REFUSED_THREADS);
+        // Now all close, also those that had to wait.
+        drop(ends);
     }
 }

@@ -11,6 +11,7 @@ use enclaved::admission::Machine;
 use enclaved::config::{Arguments, Config, LogFormat, MOST_CLIENTS, find_vmm};
 use enclaved::daemon::{Daemon, StartError, Stop};
 use enclaved::error_chain::chain_of;
+use enclaved::foreign::REFUSED_THREADS;
 use enclaved::service_manager;
 use enclaved::vmm_process::VmmLauncher;
 use rustix::process::{Resource, Rlimit};
@@ -21,9 +22,9 @@ use tracing_subscriber::EnvFilter;
 const WORKERS: usize = 2;
 
 /// Threads for what takes as long as a client likes: looking at its image, and closing what it has passed. No client that is served can
-/// take more than two, so that there is one for everybody; those that are refused share what is over. They exist only while they are
-/// needed.
-const MOST_WAITING: usize = 2 * MOST_CLIENTS + 64;
+/// take more than two, so that there is one for everybody; those that are refused share some of their own. What is over is for the
+/// daemon itself. They exist only while they are needed.
+const MOST_WAITING: usize = 2 * MOST_CLIENTS + REFUSED_THREADS + 32;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
