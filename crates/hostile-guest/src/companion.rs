@@ -136,7 +136,7 @@ pub(crate) fn stop() {
 
 extern "C" fn main() -> ! {
     processor::load_interrupt_descriptors();
-    processor::set_priority(0);
+    interrupts::set_priority(0);
     memory::write(SPURIOUS, ENABLED);
     RUNNING.store(true, Ordering::Release);
     let devices = [0, 1].map(|index| u64::from(DEVICES[index].load(Ordering::Relaxed)));

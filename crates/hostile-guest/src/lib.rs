@@ -42,7 +42,7 @@ use random::Random;
 pub fn run(zero_page: u64) -> ! {
     processor::set_up();
     interrupts::set_up();
-    processor::quiet();
+    interrupts::quiet();
     let mut text = [0; 2048];
     let orders = Orders::parse(command_line::copy(zero_page, &mut text));
     let mut machine = Machine::new(&orders);
@@ -50,7 +50,7 @@ pub fn run(zero_page: u64) -> ! {
     machine.prove();
     serial::line(format_args!("ready for {}", orders.attack));
     attack(&mut machine, &orders);
-    processor::quiet();
+    interrupts::quiet();
     machine.prove();
     serial::line(format_args!(
         "survived {} rounds of {}",

@@ -218,36 +218,6 @@ pub(crate) fn let_interrupts_in() {
     unsafe { asm!("sti", "nop", "nop", "cli") }
 }
 
-/// Has no interrupt come in but NMIs, whatever was done to the controllers before: PICs reset and masked, the processor's
-/// priority above all others.
-pub(crate) fn quiet() {
-    set_priority(15);
-    set_pics(0xff);
-}
-
-/// Lets the timer's and the local APIC's interrupts come in as soon as they are on.
-pub(crate) fn take_interrupts() {
-    set_pics(0xfe);
-    set_priority(0);
-}
-
-/// Vectors from 32 on, and masks.
-fn set_pics(mask: u8) {
-    for (command, vector, cascade) in [(0x20, 0x20_u8, 4_u8), (0xa0, 0x28, 2)] {
-        port_write(command, 0x11_u8);
-        for word in [vector, cascade, 1, mask] {
-            port_write(command + 1, word);
-        }
-        port_write(command, 0x20_u8);
-    }
-}
-
-/// Interrupts of up to this priority wait.
-pub(crate) fn set_priority(priority: u64) {
-    // SAFETY: says which interrupts wait.
-    unsafe { asm!("mov cr8, {}", in(reg) priority) }
-}
-
 /// Has the machine reset by its keyboard controller.
 pub(crate) fn reset_machine() -> ! {
     loop {

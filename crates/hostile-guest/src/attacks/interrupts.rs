@@ -19,7 +19,7 @@ const TO_SELF: u32 = 1 << 18;
 
 pub(super) fn round(_: &mut Machine, random: &mut Random) {
     let before = interrupts::count();
-    processor::take_interrupts();
+    interrupts::take();
     memory::write(LOCAL_APIC + SPURIOUS, ENABLED);
     // PIT, channel 0, mode 2 or 0, and a low divisor.
     port_write(0x43, random.pick(&[0x34_u8, 0x30]));
@@ -39,6 +39,6 @@ pub(super) fn round(_: &mut Machine, random: &mut Random) {
         interrupts::wait_for_timer(random);
     }
     processor::let_interrupts_in();
-    processor::quiet();
+    interrupts::quiet();
     assert!(interrupts::count() > before, "no interrupt has come");
 }

@@ -1,5 +1,6 @@
 //! Reads and writes of every width at I/O ports, those of the machine's devices first.
 
+use crate::interrupts;
 use crate::machine::Machine;
 use crate::processor::{self, port_read, port_write};
 use crate::random::Random;
@@ -21,7 +22,7 @@ pub(super) fn round(_: &mut Machine, random: &mut Random) {
         let port = random.pick(&[any, known, known, known]);
         access(port, random);
     }
-    processor::quiet();
+    interrupts::quiet();
 }
 
 fn access(port: u16, random: &mut Random) {

@@ -2,9 +2,9 @@
 //!
 //! What would start this or another processor anew is left out: that ends the enclave, as it should.
 
+use crate::interrupts;
 use crate::machine::Machine;
 use crate::memory::{self, REGISTERS};
-use crate::processor;
 use crate::random::Random;
 
 /// Accesses of one round.
@@ -24,7 +24,7 @@ pub(super) fn round(_: &mut Machine, random: &mut Random) {
             _ => anywhere(random),
         }
     }
-    processor::quiet();
+    interrupts::quiet();
 }
 
 fn local_apic(random: &mut Random) {
@@ -32,7 +32,7 @@ fn local_apic(random: &mut Random) {
     if random.once_in(3) {
         let _: u32 = memory::read(register + random.pick(&[0, 0, 4, 8]));
     } else {
-        memory::write(register, random.word32() & !DELIVERY);
+        memory::write(register, interrupt(random));
     }
 }
 
@@ -42,7 +42,18 @@ fn io_apic(random: &mut Random) {
     if random.once_in(3) {
         let _: u32 = memory::read(IO_APIC + 0x10);
     } else {
-        memory::write(IO_APIC + 0x10, random.word32() & !DELIVERY);
+        memory::write(IO_APIC + 0x10, interrupt(random));
+    }
+}
+
+/// A word that may say how an interrupt is delivered: its vector, in the lowest eight bits, is one of an interrupt's, or one that there
+/// cannot be (0 to 15). Those between are of exceptions, which this kernel could not tell apart.
+fn interrupt(random: &mut Random) -> u32 {
+    let word = random.word32() & !DELIVERY;
+    if random.once_in(8) {
+        word & !0xf0
+    } else {
+        word | 0x20
     }
 }
 
