@@ -43,6 +43,7 @@ mod enclave;
 pub mod guest;
 pub mod hex;
 pub mod hostile_vmm;
+pub mod injection;
 pub mod kernel_log;
 mod lines;
 pub mod parent;

@@ -10,6 +10,7 @@
 //!      does by name, connecting to `vsock.sock_<port>`, is done there
 //!   4  its memory stays out of swap: what there is now, and from when guest memory is mapped on ([`lock_later_memory`]) all that comes
 //!   5  a user and group of its own, no further groups, no capability, and none to be had
+//!   6  a session keyring of its own: none of the keys of whoever has started the daemon
 //! ```
 //!
 //! What stays reachable is what descriptors reach that the daemon sends afterwards. None of them is of a directory: that would lead
@@ -90,7 +91,8 @@ impl Jail {
             had(Layer::OwnUser, Err(Errno::PERM));
         }
         self.permit(missing)?;
-        forget_privileges(self.user)
+        forget_privileges(self.user)?;
+        leave_keyrings().map_err(system("leaving the keys of whoever started the daemon"))
     }
 
     fn permit(&self, missing: Vec<(Layer, Errno)>) -> Result<(), JailError> {
@@ -123,9 +125,7 @@ pub fn close_other_descriptors() -> Result<(), JailError> {
     if outcome == 0 {
         return Ok(());
     }
-    let error = io::Error::last_os_error();
-    let error = Errno::from_io_error(&error).unwrap_or(Errno::IO);
-    Err(system("closing descriptors")(error))
+    Err(system("closing descriptors")(last_error()))
 }
 
 /// Which namespaces could not be had.
@@ -228,6 +228,32 @@ pub fn become_user(user: u32) -> Result<(), Errno> {
     rustix::thread::set_thread_groups(&[])?;
     rustix::thread::set_thread_res_gid(group, group, group)?;
     rustix::thread::set_thread_res_uid(user, user, user)
+}
+
+/// A session's keys are for whoever is in the session, whatever user it has become (`session-keyring(7)`). The user's own keys are
+/// left with the user.
+fn leave_keyrings() -> Result<(), Errno> {
+    match join_new_session_keyring() {
+        // There are no keys, or whoever made the container that this is in lets nobody in it ask for any.
+        Err(Errno::NOSYS | Errno::PERM) => Ok(()),
+        outcome => outcome,
+    }
+}
+
+#[expect(unsafe_code, reason = "rustix does not know the call")]
+fn join_new_session_keyring() -> Result<(), Errno> {
+    let nameless: *const libc::c_char = std::ptr::null();
+    // SAFETY: without a name there is nothing that the kernel would read.
+    let keyring = unsafe { libc::syscall(libc::SYS_keyctl, libc::KEYCTL_JOIN_SESSION_KEYRING, nameless) };
+    if keyring >= 0 {
+        return Ok(());
+    }
+    Err(last_error())
+}
+
+/// Of a call of the C library.
+fn last_error() -> Errno {
+    Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::IO)
 }
 
 /// Also those that this program does not know by name.

@@ -86,7 +86,7 @@ fn main() -> io::Result<()> {
         "garbage" => send_garbage(&nsm, found)?,
         "flood" => flood(&nsm, found)?,
         "leave-a-child" => leave_a_child(found)?,
-        BREAK_OUT_OF_JAIL => jail_break::try_everything(orders, found)?,
+        BREAK_OUT_OF_JAIL => jail_break::try_everything(orders, &descriptors, found)?,
         EXHAUST => exhaust::take_everything(&spec, descriptors.swap_remove(OUTCOME), found)?,
         "break-out" => break_out::try_everything(&orders.map(PathBuf::from).collect::<Vec<_>>(), found)?,
         _ => {}
