@@ -297,13 +297,18 @@ fn passed_on(signal: Option<c_int>) -> Option<Signal> {
 /// Where the program has an instruction `syscall`.
 fn find_instruction(process: u32, memory: &File) -> u64 {
     let maps = fs::read_to_string(format!("/proc/{process}/maps")).expect("its memory");
-    let code = maps.lines().find(|line| line.contains(" r-xp ")).expect("code");
-    let range = code.split(' ').next().unwrap_or_default();
-    let number = |text: &str| u64::from_str_radix(text, 16).expect("an address");
-    let (start, end) = range.split_once('-').expect("a range");
-    let (start, end) = (number(start), number(end));
-    let mut bytes = vec![0; usize::try_from(end - start).expect("code that fits into memory")];
-    memory.read_exact_at(&mut bytes, start).expect("read its code");
-    let at = memchr::memmem::find(&bytes, &INSTRUCTION).expect("a system call");
-    start + at as u64
+    let code = maps.lines().filter(|line| line.contains(" r-xp "));
+    let mut found = code.filter_map(|line| find_in(line.split(' ').next()?, memory));
+    found.next().expect("a system call")
+}
+
+/// Likewise, in one range of addresses. There are some that nobody can read.
+fn find_in(range: &str, memory: &File) -> Option<u64> {
+    let (start, end) = range.split_once('-')?;
+    let number = |text| u64::from_str_radix(text, 16).ok();
+    let (start, end) = (number(start)?, number(end)?);
+    let mut bytes = vec![0; usize::try_from(end - start).ok()?];
+    memory.read_exact_at(&mut bytes, start).ok()?;
+    let at = memchr::memmem::find(&bytes, &INSTRUCTION)?;
+    Some(start + at as u64)
 }

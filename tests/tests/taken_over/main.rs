@@ -18,7 +18,7 @@ use api::nsm::RequestPacket;
 use attempts::{Attempt, Otherwise, Own, Targets, attempts};
 use end_to_end_tests::hostile_vmm::{FINDINGS, ORDERS, attestation};
 use end_to_end_tests::injection::{Argument, Hijacked, Outcome};
-use end_to_end_tests::{Enclave, Launch, OwnDaemon, Running, World, parent, poll, processes_named};
+use end_to_end_tests::{Enclave, Launch, OwnDaemon, Running, World, eifs, parent, poll, processes_named};
 use nix::libc;
 use rustix::io::Errno;
 
@@ -76,10 +76,15 @@ impl Class {
 }
 
 fn hello(class: Class) -> Launch {
-    Launch::of(parent::hello_eif())
-        .with_memory(128)
-        .with(&["--vsock", class.vsock()])
+    launch(&parent::hello_eif(), class)
 }
+
+fn launch(eif: &Path, class: Class) -> Launch {
+    Launch::of(eif).with_memory(128).with(&["--vsock", class.vsock()])
+}
+
+/// `jmp` to itself: a guest that runs, as many do in one test, without having to be booted.
+const ENDLESS_LOOP: [u8; 2] = [0xeb, 0xfe];
 
 /// A daemon whose VMMs are started as these orders say (`start-vmm`).
 fn daemon(orders: &str) -> OwnDaemon {
@@ -147,11 +152,12 @@ struct Starting {
     thread: Hijacked,
 }
 
-/// Starts an enclave and stops the thread of this class as soon as it has its filter. The guest need not have booted for that.
+/// Starts an enclave and stops the thread of this class as soon as it has its filter.
 fn starting(daemon: &OwnDaemon, class: Class) -> Starting {
     let others = processes_named("enclave-vmm");
     give_orders(if class == Class::Boot { "stop" } else { "" });
-    let mut command = hello(class).start(daemon.host());
+    let eif = eifs::with_code("endless", &ENDLESS_LOOP);
+    let mut command = launch(&eif, class).start(daemon.host());
     if class == Class::Boot {
         let process = poll::until("a VMM that has stopped itself", || {
             assert!(!command.has_ended(), "{}", command.stderr());
