@@ -27,7 +27,8 @@ The daemon starts it as root in the enclave's directory, with
 With --log-forbidden-calls the kernel logs system calls that it may not make, where they would end it.
 ";
 
-/// For developers, who want to know of such calls. The daemon does not say it; a script that is its `--vmm` can.
+/// For developers, who want to know of such calls. The daemon does not say it; a program that is its `--vmm` can,
+/// though no script: it is executed by a descriptor that its interpreter does not have.
 const LOG_FORBIDDEN_CALLS: &str = "--log-forbidden-calls";
 
 fn main() -> ExitCode {
