@@ -72,6 +72,9 @@ const SIZE_OF_OPEN_HOW: u64 = 24;
 /// `_LINUX_CAPABILITY_VERSION_3`
 const CAPABILITIES: u32 = 0x2008_0522;
 
+/// `open` of the x32 ABI (`__X32_SYSCALL_BIT`).
+const X32_OPEN: i64 = 0x4000_0000 | SYS_open;
+
 const IOPRIO_REAL_TIME: u32 = 1 << 13;
 
 const KVM_CREATE_VM: u64 = 0xae01;
@@ -112,7 +115,7 @@ pub(crate) fn attempts(targets: &Targets) -> Vec<Attempt> {
 }
 
 fn files(targets: &Targets) -> Vec<Attempt> {
-    use Otherwise::{Made, Refused};
+    use Otherwise::{Made, Refused, Unknown};
     let Targets {
         key,
         victims_directory,
@@ -129,6 +132,7 @@ fn files(targets: &Targets) -> Vec<Attempt> {
         attempt!("read its own processes' memory by /proc"; SYS_openat(AT_FDCWD, text("/proc/self/mem"), O_RDWR) => Refused(Errno::NOENT)),
         attempt!("read the daemon's note on the enclave"; SYS_openat(AT_FDCWD, text("/enclave.json"), O_RDONLY) => Refused(Errno::ACCESS)),
         attempt!("change the daemon's registers of PCRs"; SYS_openat(AT_FDCWD, text("/pcrs.json"), O_WRONLY) => Refused(Errno::ACCESS)),
+        attempt!("read a file by the numbers of another ABI"; X32_OPEN(text("/etc/shadow"), O_RDONLY) => Unknown),
         attempt!("make a file"; SYS_openat(AT_FDCWD, text("/file"), O_CREAT | O_WRONLY, 0o600) => Refused(Errno::ROFS)),
         attempt!("replace a socket"; SYS_unlinkat(AT_FDCWD, text("/nsm.sock"), 0) => Refused(Errno::ROFS)),
         attempt!("watch a directory"; SYS_inotify_init1(0) => Made("what it could watch is its own directory, which it may not even list")),

@@ -11,7 +11,10 @@
 
 mod attempts;
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::{Path, PathBuf};
 
 use api::nsm::RequestPacket;
@@ -395,6 +398,62 @@ fn measurements() -> Vec<u8> {
         pcr8: None,
     };
     serde_json::to_vec(&api::vmm::Event::Measured(measurements)).expect("a message")
+}
+
+/// Where a Unix socket is (`sockaddr_un`); one in no file system begins with a zero.
+fn address(name: &[u8]) -> Argument {
+    let family = u16::try_from(libc::AF_UNIX).expect("a family").to_le_bytes();
+    Argument::Bytes([&family, name].concat())
+}
+
+#[test]
+fn a_thread_that_may_connect_to_unix_sockets_finds_none_but_its_enclaves() {
+    let _world = World::enter();
+    let daemon = daemon("");
+    let victim = hello(Class::VsockUnix).run(daemon.host());
+    let enclave = hello(Class::VsockUnix).run(daemon.host());
+    let name = "taken-over-suite";
+    let abstract_address = SocketAddr::from_abstract_name(name).expect("a name");
+    let _listener = UnixListener::bind_addr(&abstract_address).expect("listen without a file");
+    let own = UnixListener::bind(enclave.directory().join("vsock.sock_5005")).expect("listen for an enclave");
+    let path = enclave.directory().join("vsock.sock_5005");
+    fs::set_permissions(&path, Permissions::from_mode(0o666)).expect("let its VMM connect");
+
+    let mut thread = hijacked(&enclave, Class::VsockUnix);
+    let unix = [
+        libc::AF_UNIX.into(),
+        (libc::SOCK_STREAM | libc::SOCK_NONBLOCK).into(),
+        0.into(),
+    ];
+    let mut connect = |name: &[u8]| {
+        let socket = thread.call(libc::SYS_socket, &unix).made();
+        let length = name.len() as u64 + 2;
+        let arguments = [socket.into(), address(name), length.into()];
+        let outcome = thread.call(libc::SYS_connect, &arguments);
+        println!("connect to {}: {outcome:?}", String::from_utf8_lossy(name));
+        outcome
+    };
+
+    for path in [
+        daemon.host().socket(),
+        victim.directory().join("vsock.sock"),
+        victim.directory().join("nsm.sock"),
+    ] {
+        let path = path.to_str().expect("a path");
+        for path in [path.to_owned(), format!("/../../..{path}")] {
+            assert_eq!(connect(path.as_bytes()), Outcome::Refused(Errno::NOENT));
+        }
+    }
+    assert_eq!(connect(b"/nsm.sock"), Outcome::Refused(Errno::ACCESS));
+    let abstract_name = [b"\0", name.as_bytes()].concat();
+    assert_eq!(connect(&abstract_name), Outcome::Refused(Errno::CONNREFUSED));
+    // What it has to reach, it reaches.
+    assert_eq!(connect(b"/vsock.sock_5005"), Outcome::Made(0));
+
+    drop(thread);
+    drop(own);
+    enclave.terminate();
+    victim.terminate();
 }
 
 #[test]
