@@ -430,7 +430,7 @@ fn a_thread_that_may_connect_to_unix_sockets_finds_none_but_its_enclaves() {
         let length = name.len() as u64 + 2;
         let arguments = [socket.into(), address(name), length.into()];
         let outcome = thread.call(libc::SYS_connect, &arguments);
-        println!("connect to {}: {outcome:?}", String::from_utf8_lossy(name));
+        println!("connect to {}: {outcome:?}", name.escape_ascii());
         outcome
     };
 
