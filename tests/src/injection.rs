@@ -57,24 +57,30 @@ impl Argument {
     }
 }
 
-macro_rules! words {
-    ($($type:ty),*) => {
-        $(impl From<$type> for Argument {
-            /// Sign-extended, as the C library does it.
-            #[allow(
-                clippy::allow_attributes,
-                clippy::cast_lossless,
-                clippy::cast_possible_wrap,
-                clippy::cast_sign_loss,
-                reason = "a register has no type"
-            )]
-            fn from(word: $type) -> Self {
-                Self::Word(word as i64 as u64)
-            }
-        })*
-    };
+impl From<u64> for Argument {
+    fn from(word: u64) -> Self {
+        Self::Word(word)
+    }
 }
-words!(i32, i64, u32, u64);
+
+impl From<u32> for Argument {
+    fn from(word: u32) -> Self {
+        Self::Word(word.into())
+    }
+}
+
+impl From<i64> for Argument {
+    fn from(word: i64) -> Self {
+        Self::Word(word.cast_unsigned())
+    }
+}
+
+/// Sign-extended, as the C library does it.
+impl From<i32> for Argument {
+    fn from(word: i32) -> Self {
+        i64::from(word).into()
+    }
+}
 
 /// What became of a system call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
