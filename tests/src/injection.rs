@@ -208,8 +208,12 @@ impl Hijacked {
             r9,
             ..self.before
         };
-        ptrace::setregs(traced(self.thread), registers).expect("set registers");
-        self.step()
+        let thread = traced(self.thread);
+        let outcome = ptrace::setregs(thread, registers).and_then(|()| self.step());
+        match outcome {
+            Err(nix::errno::Errno::ESRCH) => self.end(),
+            outcome => outcome.expect("trace a thread"),
+        }
     }
 
     /// Bytes that the thread had been given as the first [`Argument::Bytes`] of the last call, as they are now.
@@ -229,14 +233,14 @@ impl Hijacked {
         (self.before.rsp - RED_ZONE - ROOM) & !0xf
     }
 
-    fn step(&mut self) -> Outcome {
+    fn step(&mut self) -> nix::Result<Outcome> {
         let mut signal = None;
         loop {
-            ptrace::step(traced(self.thread), signal).expect("step");
+            ptrace::step(traced(self.thread), signal)?;
             let status = next_stop(self.thread);
             if let Some(ending) = status.terminating_signal() {
                 self.ended = true;
-                return Outcome::Ended(ending);
+                return Ok(Outcome::Ended(ending));
             }
             assert!(status.stopped(), "the process has ended: {status:?}");
             match status.stopping_signal() {
@@ -246,23 +250,37 @@ impl Hijacked {
         }
     }
 
-    fn result(&self) -> Outcome {
-        let result = ptrace::getregs(traced(self.thread)).expect("registers").rax;
-        match u64::MAX - result {
+    fn result(&self) -> nix::Result<Outcome> {
+        let result = ptrace::getregs(traced(self.thread))?.rax;
+        Ok(match u64::MAX - result {
             error @ 0..ERRORS => {
                 let error = i32::try_from(error + 1).expect("below 4096");
                 Outcome::Refused(Errno::from_raw_os_error(error))
             }
             _ => Outcome::Made(result),
+        })
+    }
+
+    /// Somebody else has killed the process while the thread was stopped; it is gone only when its tracer knows.
+    fn end(&mut self) -> Outcome {
+        self.ended = true;
+        loop {
+            if let Some(ending) = next_stop(self.thread).terminating_signal() {
+                return Outcome::Ended(ending);
+            }
         }
     }
 }
 
 impl Drop for Hijacked {
     fn drop(&mut self) {
-        // Neither can be done if somebody else has ended the process.
-        if !self.ended && ptrace::setregs(traced(self.thread), self.before).is_ok() {
-            let _ = ptrace::detach(traced(self.thread), None);
+        let thread = traced(self.thread);
+        if self.ended {
+            return;
+        }
+        let let_go = ptrace::setregs(thread, self.before).and_then(|()| ptrace::detach(thread, None));
+        if let_go == Err(nix::errno::Errno::ESRCH) {
+            self.end();
         }
     }
 }
