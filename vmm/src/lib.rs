@@ -28,6 +28,8 @@ pub mod bus;
 pub mod control;
 pub mod devices;
 pub mod failure;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod load;
 pub mod log;
 pub mod machine;

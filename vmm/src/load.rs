@@ -101,7 +101,7 @@ pub fn load(file: &File, memory: ExclusiveMemory<'_>, ram: u64) -> Result<Loaded
 }
 
 /// The same for any source of `size` bytes.
-fn load_from(
+pub(crate) fn load_from(
     file: &(impl ReadAt + ?Sized),
     size: u64,
     memory: ExclusiveMemory<'_>,

@@ -1,4 +1,4 @@
-//! What clients and the daemon say to each other, and a VMM to the daemon: frames and the JSON in them.
+//! What clients and the daemon, and a VMM and the daemon, say to each other: frames and the JSON in them.
 
 use std::fmt::Debug;
 
@@ -17,6 +17,8 @@ pub(crate) fn check(input: &[u8]) {
     same_again::<Request>(rest);
     same_again::<Reply>(rest);
     same_again::<vmm::Event>(rest);
+    same_again::<vmm::LaunchSpec>(rest);
+    same_again::<vmm::Instruction>(rest);
     let announced = usize::try_from(u32::from_be_bytes(*header)).expect("at least 32 bits");
     for limit in [MAX_REQUEST, MAX_REPLY] {
         match frame::body_len(*header, limit) {
@@ -52,6 +54,7 @@ mod tests {
     #[test]
     fn every_kind_of_message_is_in_the_corpus() {
         let (mut requests, mut replies, mut events) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut launches, mut instructions) = (0, 0);
         let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/corpus/daemon-frame");
         for entry in fs::read_dir(corpus).expect("a corpus") {
             let input = fs::read(entry.expect("an entry").path()).expect("an input");
@@ -59,7 +62,10 @@ mod tests {
             requests.extend(frame::decode::<Request>(body).map(|request| std::mem::discriminant(&request)));
             replies.extend(frame::decode::<Reply>(body).map(|reply| std::mem::discriminant(&reply)));
             events.extend(frame::decode::<vmm::Event>(body).map(|event| std::mem::discriminant(&event)));
+            launches += u32::from(frame::decode::<vmm::LaunchSpec>(body).is_ok());
+            instructions += u32::from(frame::decode::<vmm::Instruction>(body).is_ok());
         }
+        assert!(launches >= 1 && instructions >= 2);
 
         let kinds = |mut found: Vec<String>| {
             found.sort();

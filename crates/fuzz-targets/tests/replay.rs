@@ -8,10 +8,10 @@
 use std::fs;
 use std::path::Path;
 
-use fuzz_targets::{TARGETS, Target};
+use fuzz_targets::TARGETS;
 
 /// How many there were.
-fn replay(directory: &Path, target: Target) -> usize {
+fn replay(directory: &Path, target: fn(&[u8])) -> usize {
     let Ok(entries) = fs::read_dir(directory) else {
         return 0;
     };
@@ -27,7 +27,7 @@ fn replay(directory: &Path, target: Target) -> usize {
 
 /// The inputs of one target.
 fn hold(name: &str) {
-    let target = TARGETS.iter().find(|(target, _)| *target == name).unwrap().1;
+    let target = TARGETS.iter().find(|target| target.name == name).unwrap().check;
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     assert!(replay(&root.join("corpus").join(name), target) >= 3);
     replay(&root.join("failures").join(name), target);
@@ -36,6 +36,31 @@ fn hold(name: &str) {
 #[test]
 fn daemon_frames() {
     hold("daemon-frame");
+}
+
+#[test]
+fn files_of_the_daemon() {
+    hold("daemon-files");
+}
+
+#[test]
+fn configurations_of_the_allocator() {
+    hold("allocator-configuration");
+}
+
+#[test]
+fn nsm_devices() {
+    hold("nsm-device");
+}
+
+#[test]
+fn boot_images() {
+    hold("boot-image");
+}
+
+#[test]
+fn vsock_devices_of_the_kernel() {
+    hold("vsock-kernel");
 }
 
 #[test]
@@ -94,6 +119,16 @@ fn files_of_vsock_proxy() {
 }
 
 #[test]
+fn what_targets_are_about_is_there() {
+    let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    for target in TARGETS {
+        for module in target.modules {
+            assert!(checkout.join(module).exists(), "{}: {module}", target.name);
+        }
+    }
+}
+
+#[test]
 fn no_target_and_no_directory_is_forgotten() {
     for directory in ["corpus", "failures"] {
         let Ok(entries) = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(directory)) else {
@@ -101,8 +136,8 @@ fn no_target_and_no_directory_is_forgotten() {
         };
         for entry in entries {
             let name = entry.unwrap().file_name().into_string().unwrap();
-            assert!(TARGETS.iter().any(|(target, _)| *target == name), "{name}");
+            assert!(TARGETS.iter().any(|target| target.name == name), "{name}");
         }
     }
-    assert_eq!(TARGETS.len(), 12, "each has its test above");
+    assert_eq!(TARGETS.len(), 17, "each has its test above");
 }

@@ -40,6 +40,11 @@ pub(crate) enum Error {
     /// There is no corpus of this name.
     #[error("there is no fuzz target `{name}`; there are {known}")]
     NoFuzzTarget { name: String, known: String },
+    /// What counts edges has counted none.
+    #[error(
+        "no edges of the code that the fuzz target `{0}` is about; see its `modules` in crates/fuzz-targets/src/lib.rs"
+    )]
+    NoEdges(String),
     /// A suite's `// parent:` line cannot be understood.
     #[error("the `// parent:` line of {} is wrong: {reason}", path.display())]
     SuiteHead { path: PathBuf, reason: String },

@@ -6,10 +6,15 @@
 //! target/xtask/fuzz/TARGET               what this checkout's runs have found so far, where the next one goes on
 //! ```
 //!
+//! What is said of a target is how many inputs it was given, and how much of the code that it is about (`modules` in
+//! `crates/fuzz-targets/src/lib.rs`) those that are kept and those found reach: `fuzz/src/bin/coverage` is built with the same counters and
+//! replays them. Which file has how many is in `target/xtask/fuzz-TARGET-coverage`.
+//!
 //! libFuzzer needs each branch and comparison to count itself. A stable compiler adds that when it is told to by `-Cpasses`;
 //! only sanitizers would need a nightly one, and there is no unsafe code in what is fuzzed. Debug assertions and overflow
 //! checks are on.
 
+use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -28,6 +33,9 @@ const TARGETS: &str = "crates/fuzz-targets";
 
 /// Links targets and libFuzzer.
 const PROGRAM: &str = "fuzz";
+
+/// Links targets, and counts edges itself.
+const COVERAGE: &str = "coverage";
 
 /// Inline counters of edges, a table of program counters, and the operands of comparisons.
 const INSTRUMENTATION: &str = "-Cpasses=sancov-module \
@@ -53,12 +61,28 @@ pub(crate) struct Arguments {
     targets: Vec<String>,
 }
 
+/// What is built.
+#[derive(Debug)]
+struct Programs {
+    fuzz: PathBuf,
+    coverage: PathBuf,
+}
+
+/// Edges of the code that a target is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Edges {
+    reached: u64,
+    all: u64,
+}
+
 /// How a target did.
 #[derive(Debug)]
 struct Run {
     target: String,
     inputs: u64,
     time: Duration,
+    /// `None` if an input that was kept fails.
+    edges: Option<Edges>,
     /// What it wrote if it did not survive an input.
     failure: Option<String>,
 }
@@ -76,11 +100,11 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<ExitCo
     let targets: Vec<String> = known.into_iter().filter(is_chosen).collect();
     let mut steps = Steps::new(2 + targets.len());
     steps.quiet(apt::STEP, || apt::install(workspace))?;
-    let program = steps.quiet("targets", || built(workspace))?;
+    let programs = steps.quiet("targets", || built(workspace))?;
     let mut runs = Vec::new();
     for target in targets {
         let what = format!("{target}, {} minutes", arguments.minutes);
-        runs.push(steps.quiet(&what, || fuzz(workspace, &program, &target, arguments))?);
+        runs.push(steps.quiet(&what, || fuzz(workspace, &programs, &target, arguments))?);
     }
     print!("{}", table(&runs));
     let failed = runs.iter().any(|run| run.failure.is_some());
@@ -102,7 +126,7 @@ fn names(directory: &Path) -> Result<Vec<String>, Error> {
     Ok(names)
 }
 
-fn built(workspace: &Workspace) -> Result<PathBuf, Error> {
+fn built(workspace: &Workspace) -> Result<Programs, Error> {
     let mut build = cargo(workspace, "build");
     // Naming the target keeps build scripts from being instrumented.
     build
@@ -113,14 +137,25 @@ fn built(workspace: &Workspace) -> Result<PathBuf, Error> {
         .env("RUSTFLAGS", INSTRUMENTATION)
         .env_remove("CARGO_ENCODED_RUSTFLAGS");
     let messages = process::captured(&mut build, &workspace.log("fuzz-build"))?;
-    cargo::executables(&messages)
-        .into_iter()
-        .find(|executable| executable.kind == "bin" && executable.name == PROGRAM)
-        .map(|executable| executable.path)
-        .ok_or_else(|| Error::NotBuilt(PROGRAM.into()))
+    let executables = cargo::executables(&messages);
+    let path = |name: &str| {
+        let mut programs = executables.iter().filter(|executable| executable.kind == "bin");
+        let program = programs.find(|executable| executable.name == name);
+        let path = program.map(|executable| executable.path.clone());
+        path.ok_or_else(|| Error::NotBuilt(name.into()))
+    };
+    Ok(Programs {
+        fuzz: path(PROGRAM)?,
+        coverage: path(COVERAGE)?,
+    })
 }
 
-fn fuzz(workspace: &Workspace, program: &Path, target: &str, arguments: &Arguments) -> Result<Run, Error> {
+fn fuzz(
+    workspace: &Workspace,
+    programs: &Programs,
+    target: &str,
+    arguments: &Arguments,
+) -> Result<Run, Error> {
     let found = workspace.output("fuzz").join(target);
     let corpus = workspace.file(TARGETS).join("corpus").join(target);
     let failures = workspace.file(TARGETS).join("failures").join(target);
@@ -129,7 +164,7 @@ fn fuzz(workspace: &Workspace, program: &Path, target: &str, arguments: &Argumen
     }
     let log = workspace.log(&format!("fuzz-{target}"));
     let seconds = arguments.minutes * 60;
-    let mut command = Command::new(program);
+    let mut command = Command::new(&programs.fuzz);
     command.env("FUZZ_TARGET", target).args(LIMITS);
     command.args([
         format!("-max_total_time={seconds}"),
@@ -146,15 +181,36 @@ fn fuzz(workspace: &Workspace, program: &Path, target: &str, arguments: &Argumen
     let time = begun.elapsed();
     let output = fs::read(&log).map_err(at("read", &log))?;
     let output = String::from_utf8_lossy(&output);
+    let edges = match edges(workspace, &programs.coverage, target, [&corpus, &found]) {
+        Ok(edges) => Some(edges),
+        Err(Error::Failed { .. }) => None,
+        Err(error) => return Err(error),
+    };
     if arguments.keep {
-        keep(workspace, program, target, [&corpus, &found])?;
+        keep(workspace, &programs.fuzz, target, [&corpus, &found])?;
     }
     Ok(Run {
         target: target.to_owned(),
         inputs: executed(&output),
         time,
+        edges,
         failure: failure.map(|error| artifact(&output).unwrap_or_else(|| error.to_string())),
     })
+}
+
+/// What the inputs in these directories reach.
+fn edges(
+    workspace: &Workspace,
+    program: &Path,
+    target: &str,
+    directories: [&PathBuf; 2],
+) -> Result<Edges, Error> {
+    let mut command = Command::new(program);
+    command.env("FUZZ_TARGET", target).args(directories);
+    let output = process::captured(&mut command, &workspace.log(&format!("fuzz-{target}-coverage")))?;
+    let by_file = workspace.output(&format!("fuzz-{target}-coverage"));
+    fs::write(&by_file, &output).map_err(at("write", &by_file))?;
+    counted(&output).ok_or_else(|| Error::NoEdges(target.to_owned()))
 }
 
 /// Copies from the second directory into the first what reaches code that nothing in the first does. How often an input
@@ -190,12 +246,40 @@ fn artifact(output: &str) -> Option<String> {
     lines.find_map(|line| Some(line.split_once("Test unit written to ")?.1.to_owned()))
 }
 
+/// From the last line of the program that counts edges: `edges 143 of 161`.
+fn counted(output: &str) -> Option<Edges> {
+    let (reached, all) = output
+        .lines()
+        .last()?
+        .strip_prefix("edges ")?
+        .split_once(" of ")?;
+    let all = all.parse().ok().filter(|all| *all > 0)?;
+    Some(Edges {
+        reached: reached.parse().ok()?,
+        all,
+    })
+}
+
+impl fmt::Display for Edges {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { reached, all } = self;
+        write!(f, "{reached} of {all}, {} %", reached * 100 / all)
+    }
+}
+
 fn table(runs: &[Run]) -> String {
-    let line = |words: [&str; 5]| {
-        let [target, inputs, seconds, rate, failure] = words;
-        format!("{target:<25} {inputs:>12} {seconds:>8} {rate:>10}  {failure}\n")
+    let line = |words: [&str; 6]| {
+        let [target, inputs, seconds, rate, edges, failure] = words;
+        format!("{target:<25} {inputs:>12} {seconds:>8} {rate:>10} {edges:>20}  {failure}\n")
     };
-    let mut text = line(["target", "inputs", "seconds", "per second", "failure"]);
+    let mut text = line([
+        "target",
+        "inputs",
+        "seconds",
+        "per second",
+        "edges reached",
+        "failure",
+    ]);
     for run in runs {
         let seconds = run.time.as_secs().max(1);
         text += &line([
@@ -203,6 +287,8 @@ fn table(runs: &[Run]) -> String {
             &run.inputs.to_string(),
             &seconds.to_string(),
             &(run.inputs / seconds).to_string(),
+            &run.edges
+                .map_or_else(|| "-".to_owned(), |edges| edges.to_string()),
             run.failure.as_deref().unwrap_or("none"),
         ]);
     }
@@ -229,17 +315,38 @@ mod tests {
     }
 
     #[test]
+    fn the_edges_of_all_files_are_what_counts() {
+        let edges = |output| counted(output).map(|edges| edges.to_string());
+        assert_eq!(
+            edges("crates/eif/src/crc.rs 5 of 8\nedges 143 of 161\n").as_deref(),
+            Some("143 of 161, 88 %")
+        );
+        for nothing in [
+            "",
+            "crates/eif/src/crc.rs 5 of 8\n",
+            "edges 0 of 0\n",
+            "edges 1\n",
+        ] {
+            assert_eq!(edges(nothing), None, "{nothing}");
+        }
+    }
+
+    #[test]
     fn a_failure_has_its_place_in_the_table() {
         let run = |failure: Option<&str>| Run {
             target: "eif".to_owned(),
             inputs: 5000,
             time: Duration::from_secs(10),
+            edges: failure.is_none().then_some(Edges { reached: 1, all: 3 }),
             failure: failure.map(str::to_owned),
         };
         let table = table(&[run(None), run(Some("/w/crash-1"))]);
         let words =
             |line: usize| -> Vec<&str> { table.lines().nth(line).unwrap_or("").split_whitespace().collect() };
-        assert_eq!(words(1), ["eif", "5000", "10", "500", "none"]);
-        assert_eq!(words(2), ["eif", "5000", "10", "500", "/w/crash-1"]);
+        assert_eq!(
+            words(1),
+            ["eif", "5000", "10", "500", "1", "of", "3,", "33", "%", "none"]
+        );
+        assert_eq!(words(2), ["eif", "5000", "10", "500", "-", "/w/crash-1"]);
     }
 }

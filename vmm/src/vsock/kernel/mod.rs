@@ -63,8 +63,7 @@ use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
 use self::active::Active;
 use self::parent::SharedCalls;
-use self::vhost::Vhost;
-pub use self::vhost::VhostVsock;
+pub use self::vhost::{Ring, Vhost, VhostVsock};
 use super::halves::{Backend, Vsock, VsockWorker};
 use crate::log;
 
@@ -73,7 +72,7 @@ const MOST_COMPLAINTS: u32 = 16;
 
 /// Where shadow memory is in vhost's address space: far above all guest memory, which ends below 2⁴⁶ ([`crate::memory`]). Nothing that
 /// begins in guest memory and is as long as a descriptor can say, 4 GiB, ends there.
-const SHADOW: GuestAddress = GuestAddress(1 << 62);
+pub const SHADOW: GuestAddress = GuestAddress(1 << 62);
 
 /// What is in it: both shadow rings.
 const PACKETS: GuestAddress = SHADOW;
@@ -106,7 +105,8 @@ pub fn open(guest_cid: u32, device: File, guest_memory: &GuestMemory) -> io::Res
     })
 }
 
-fn open_with<V: Vhost>(
+/// The same over any vhost.
+pub(crate) fn open_with<V: Vhost>(
     guest_cid: u32,
     guest_memory: &GuestMemory,
     vhost: impl FnOnce(Arc<GuestMemory>) -> io::Result<V>,

@@ -20,14 +20,17 @@ use vmm_sys_util::{ioctl_io_nr, ioctl_ior_nr, ioctl_iow_nr};
 #[derive(Debug)]
 pub struct Ring<'a> {
     /// Descriptors, a power of two.
-    pub(super) size: u16,
-    pub(super) descriptors: GuestAddress,
-    pub(super) available: GuestAddress,
-    pub(super) used: GuestAddress,
+    pub size: u16,
+    /// Where the descriptor table is.
+    pub descriptors: GuestAddress,
+    /// Where the available ring is.
+    pub available: GuestAddress,
+    /// Where the used ring is.
+    pub used: GuestAddress,
     /// Written when there is something available.
-    pub(super) kick: &'a EventFd,
+    pub kick: &'a EventFd,
     /// Written by vhost when it has used something.
-    pub(super) call: &'a EventFd,
+    pub call: &'a EventFd,
 }
 
 /// What takes packets from our rings and puts packets into them. A seam for tests.
