@@ -127,6 +127,7 @@ impl Machine {
     /// Both chains of a pair come back, the second with the response.
     fn answers_a_request(&mut self) {
         self.driver.put(place(0), b"ping");
+        self.driver.put(place(1), &[0; 64]);
         self.driver.describe(0, 0, Descriptor::new(place(0), 4, 0, 0));
         self.driver
             .describe(0, 1, Descriptor::new(place(1), 64, WRITE, 0));
