@@ -62,6 +62,22 @@ struct Piece {
     next: u16,
 }
 
+impl Piece {
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "each field is some bits of the word"
+    )]
+    fn decode(bytes: [u8; DESCRIPTOR_SIZE]) -> Self {
+        let word = u128::from_le_bytes(bytes);
+        Self {
+            address: word as u64,
+            length: (word >> 64) as u32,
+            flags: (word >> 96) as u16,
+            next: (word >> 112) as u16,
+        }
+    }
+}
+
 /// The flags of a descriptor.
 const NEXT: u16 = 1;
 const WRITE: u16 = 2;
@@ -236,13 +252,13 @@ impl DeviceRing {
 
     fn piece(&self, memory: &Memories<'_>, index: u16) -> Piece {
         assert!(index < self.size, "descriptor {index} of {}", self.size);
+        let mut bytes = [0; DESCRIPTOR_SIZE];
         let at = self.descriptors + u64::from(index) * DESCRIPTOR_SIZE as u64;
-        Piece {
-            address: memory.get(at),
-            length: memory.get(at + 8),
-            flags: memory.get(at + 12),
-            next: memory.get(at + 14),
-        }
+        memory
+            .all
+            .read_slice(&mut bytes, GuestAddress(at))
+            .expect("it is there");
+        Piece::decode(bytes)
     }
 
     /// A packet begins in a header slot; all the rest is the guest's.
@@ -274,8 +290,13 @@ impl DeviceRing {
 
     /// All that is in the table, also what no chain leads to.
     fn check_table(&self, memory: &Memories<'_>) {
-        for index in 0..self.size {
-            let piece = self.piece(memory, index);
+        let mut table = vec![0; usize::from(self.size) * DESCRIPTOR_SIZE];
+        memory
+            .all
+            .read_slice(&mut table, GuestAddress(self.descriptors))
+            .expect("it is there");
+        for bytes in table.as_chunks().0 {
+            let piece = Piece::decode(*bytes);
             let is_header = self.way == Way::ToKernel && piece.address >= self.header_slots();
             if piece.length > 0 {
                 self.check(memory, piece, is_header);

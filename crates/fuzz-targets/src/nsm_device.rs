@@ -14,10 +14,9 @@ use std::os::fd::OwnedFd;
 use api::nsm::{MAX_REQUEST, MAX_REQUEST_PACKET, RequestPacket, ResponsePacket};
 use enclave_vmm::nsm::{self, Nsm};
 use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen,
-    recv, send, socket_with,
+    AddressFamily, RecvFlags, SendFlags, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType, bind,
+    connect, getsockname, listen, recv, send, socket_with,
 };
-use tempfile::TempDir;
 use virtio_queue::desc::split::Descriptor;
 
 use crate::virtio_driver::{Driver, STEPS, Steps, WRITE, memory, place};
@@ -57,20 +56,19 @@ pub(crate) fn check(input: &[u8]) {
 /// A guest and its parent's daemon.
 struct Machine {
     driver: Driver<Nsm>,
-    address: SocketAddrUnix,
+    address: SocketAddrAny,
     daemon: Option<OwnedFd>,
     connects: i32,
     /// Of the requests that a daemon has taken.
     last_number: u64,
-    _directory: TempDir,
 }
 
 impl Machine {
     fn new() -> Self {
-        let directory = tempfile::tempdir().expect("a directory");
-        let address = SocketAddrUnix::new(directory.path().join("nsm.sock")).expect("an address");
         let listener = socket();
-        bind(&listener, &address).expect("a name");
+        // The kernel chooses a name, which is in no directory.
+        bind(&listener, &SocketAddrUnix::new_unnamed()).expect("a name");
+        let address = getsockname(&listener).expect("it has a name");
         listen(&listener, 2 * MOST_DAEMONS).expect("a listener");
         let (device, worker) = nsm::open(listener).expect("a device");
         Self {
@@ -79,7 +77,6 @@ impl Machine {
             daemon: None,
             connects: 0,
             last_number: 0,
-            _directory: directory,
         }
     }
 

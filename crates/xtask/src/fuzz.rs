@@ -8,7 +8,7 @@
 //!
 //! What is said of a target is how many inputs it was given, and how much of the code that it is about (`modules` in
 //! `crates/fuzz-targets/src/lib.rs`) those that are kept and those found reach: `fuzz/src/bin/coverage` is built with the same counters and
-//! replays them. Which file has how many is in `target/xtask/fuzz-TARGET-coverage`.
+//! replays them. `target/xtask/fuzz-TARGET-coverage` says it file by file, with the lines that none has reached.
 //!
 //! libFuzzer needs each branch and comparison to count itself. A stable compiler adds that when it is told to by `-Cpasses`;
 //! only sanitizers would need a nightly one, and there is no unsafe code in what is fuzzed. Debug assertions and overflow
@@ -318,12 +318,12 @@ mod tests {
     fn the_edges_of_all_files_are_what_counts() {
         let edges = |output| counted(output).map(|edges| edges.to_string());
         assert_eq!(
-            edges("crates/eif/src/crc.rs 5 of 8\nedges 143 of 161\n").as_deref(),
+            edges("crates/eif/src/crc.rs 5 of 8, not: 7\nedges 143 of 161\n").as_deref(),
             Some("143 of 161, 88 %")
         );
         for nothing in [
             "",
-            "crates/eif/src/crc.rs 5 of 8\n",
+            "crates/eif/src/crc.rs 5 of 8, not: 7\n",
             "edges 0 of 0\n",
             "edges 1\n",
         ] {

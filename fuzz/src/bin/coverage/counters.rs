@@ -19,13 +19,14 @@ struct Entry {
     _flags: usize,
 }
 
-/// The address of each edge's block, as it is in the program's file.
-pub(crate) fn edges() -> &'static [u64] {
-    static EDGES: OnceLock<Vec<u64>> = OnceLock::new();
+/// The address of each edge's block, as it is in the program's file. `None` for a block that was optimised away after it had been
+/// counted: the compiler writes a one in its place.
+pub(crate) fn edges() -> &'static [Option<u64>] {
+    static EDGES: OnceLock<Vec<Option<u64>>> = OnceLock::new();
     EDGES.get_or_init(|| {
         let base = (&raw const __ehdr_start).addr();
-        let address = |entry: &Entry| (entry.address - base) as u64;
-        let edges: Vec<u64> = table(&ADDRESSES).iter().map(address).collect();
+        let address = |entry: &Entry| Some(entry.address.checked_sub(base)? as u64);
+        let edges: Vec<_> = table(&ADDRESSES).iter().map(address).collect();
         assert_eq!(edges.len(), table(&COUNTERS).len(), "a counter for each edge");
         edges
     })
