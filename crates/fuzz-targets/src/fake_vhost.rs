@@ -102,7 +102,7 @@ impl FakeVhost {
     pub(crate) fn take(&self, way: Way) -> Option<(Header, usize)> {
         self.lock().with(way, |ring, memory| {
             let chain = ring.take(memory)?;
-            Some((way == Way::ToKernel).then(|| ring.packet(memory, &chain)))
+            Some((way == Way::ToKernel).then(|| packet(memory, &chain)))
         })?
     }
 
@@ -304,19 +304,6 @@ impl DeviceRing {
         }
     }
 
-    /// What the guest has sent, as the kernel is to see it.
-    fn packet(&self, memory: &Memories<'_>, chain: &[Piece]) -> (Header, usize) {
-        let (first, rest) = chain.split_first().expect("a chain has a piece");
-        let mut header = [0; HEADER_SIZE];
-        memory
-            .all
-            .read_slice(&mut header, GuestAddress(first.address))
-            .expect("it was checked");
-        let header = Header::decode(&header);
-        assert_ne!(header.dst_cid, PARENT_CID, "the kernel has no such CID");
-        (header, rest.iter().map(|piece| piece.length as usize).sum())
-    }
-
     /// Writes a packet to a chain. A driver may have made it shorter than a header meanwhile: then nothing, as the kernel does.
     fn fill(&self, memory: &Memories<'_>, head: u16, mut header: Header, payload: &[u8]) -> u32 {
         let chain = self.chain(memory, head);
@@ -353,6 +340,19 @@ impl DeviceRing {
             let _ = self.call.write(1);
         }
     }
+}
+
+/// What the guest has sent, as the kernel is to see it.
+fn packet(memory: &Memories<'_>, chain: &[Piece]) -> (Header, usize) {
+    let (first, rest) = chain.split_first().expect("a chain has a piece");
+    let mut header = [0; HEADER_SIZE];
+    memory
+        .all
+        .read_slice(&mut header, GuestAddress(first.address))
+        .expect("it was checked");
+    let header = Header::decode(&header);
+    assert_ne!(header.dst_cid, PARENT_CID, "the kernel has no such CID");
+    (header, rest.iter().map(|piece| piece.length as usize).sum())
 }
 
 impl Vhost for FakeVhost {
