@@ -42,7 +42,7 @@ struct Attack {
     name: &'static str,
     rounds: u32,
     companion: bool,
-    /// After this much it is enough, whether the guest has got to its end or not.
+    /// This long after its first interrupts it is enough, whether the guest has got to its end or not.
     enough: Option<Duration>,
 }
 
@@ -127,7 +127,7 @@ fn watch(host: &Host, good: &Enclave, hostile: &Hostile, enough: Option<Duration
     let before = Holdings::of(vmm).expect("the VMM runs");
     let mut most = before;
     let mut exchanges = 0;
-    let enough = enough.map(|after| Instant::now() + after);
+    let mut end = None;
     poll::until("the end of the attack", || {
         let said = console.stdout();
         let now = Holdings::of(vmm);
@@ -139,7 +139,10 @@ fn watch(host: &Host, good: &Enclave, hostile: &Hostile, enough: Option<Duration
         exchange(good);
         exchanges += 1;
         let is_over =
-            said.contains("hostile-guest: survived") || enough.is_some_and(|end| Instant::now() >= end);
+            said.contains("hostile-guest: survived") || end.is_some_and(|end| Instant::now() >= end);
+        if said.contains(" interrupts\n") {
+            end = end.or_else(|| Some(Instant::now() + enough?));
+        }
         is_over.then_some(())
     });
     let after = Holdings::of(vmm).expect("the VMM runs");

@@ -8,11 +8,12 @@ use std::io;
 use std::sync::Arc;
 
 use virtio::GuestMemory;
+use vm_memory::GuestAddress;
 
 pub use crate::vsock::kernel::{Endpoints, Halves, Ring, SHADOW, Vhost};
 
 use crate::load::{LoadError, Loaded, load_from};
-use crate::memory::ExclusiveMemory;
+use crate::memory::{self, ExclusiveMemory};
 use crate::vsock::kernel::open_with;
 
 /// Opens the vsock device over a vhost that is made of the memory that it may reach: guest memory and, from [`SHADOW`] on, shadow
@@ -28,15 +29,14 @@ pub fn open_vsock<V: Vhost>(
     open_with(guest_cid, guest_memory, |memory| Ok(vhost(memory)))
 }
 
-/// Loads an image into guest memory of `ram` bytes, which nothing else uses.
-///
-/// # Errors
-/// [`LoadError`].
-pub fn load_image(image: &[u8], memory: &GuestMemory, ram: u64) -> Result<Loaded, LoadError> {
-    load_from(
-        image,
-        image.len() as u64,
-        ExclusiveMemory::before_start(memory),
-        ram,
-    )
+/// Loads an image into guest memory of these regions, which is made here: nobody else may have it while an image is loaded. `None` if
+/// there is no such memory.
+pub fn load_image(
+    image: &[u8],
+    regions: &[(GuestAddress, usize)],
+) -> Option<(GuestMemory, Result<Loaded, LoadError>)> {
+    let memory = GuestMemory::from_ranges(regions).ok()?;
+    let exclusive = ExclusiveMemory::before_start(&memory);
+    let loaded = load_from(image, image.len() as u64, exclusive, memory::size(&memory));
+    Some((memory, loaded))
 }

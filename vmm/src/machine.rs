@@ -86,7 +86,7 @@ pub fn run(control: &Control<'_>, verdict: Verdict) -> Result<ExitReason, Launch
     let vm = kvm.create_vm().map_err(BootError::kvm("KVM_CREATE_VM"))?;
     let vm = Arc::new(vm);
     arch::create_interrupt_controllers(&vm)?;
-    arch::withhold_registers(&kvm, &vm)?;
+    arch::withhold_registers(&vm)?;
     let memory = memory::map(&spec.memory, files)?;
     lock_later_memory().map_err(LaunchError::system("locking memory"))?;
     memory::register(&vm, &memory)?;

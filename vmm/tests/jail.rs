@@ -14,6 +14,9 @@ use enclave_vmm::sandbox::jail::Jail;
 /// Set for the process that goes to jail.
 const GOES: &str = "GOES_TO_JAIL";
 
+/// What that process says at its end.
+const END: &str = "got to its end";
+
 const KEY: &std::ffi::CStr = c"enclaved-jail-test";
 
 /// What `key_serial_t` is.
@@ -76,7 +79,8 @@ fn the_keys_of_whoever_started_the_daemon_stay_outside() {
         .env(GOES, "")
         .output()
         .unwrap();
-    assert!(child.status.success(), "{child:?}");
+    let said = String::from_utf8_lossy(&child.stdout);
+    assert!(child.status.success() && said.contains(END), "{child:?}");
 }
 
 /// Does nothing unless it is the process that goes to jail.
@@ -88,7 +92,7 @@ fn the_one_that_goes_to_jail() {
     match join_session() {
         // This machine has no keys.
         Err(error) if [ErrorKind::Unsupported, ErrorKind::PermissionDenied].contains(&error.kind()) => {
-            println!("not tried: {error}");
+            println!("not tried: {error}; {END}");
             return;
         }
         joined => joined.unwrap(),
@@ -105,4 +109,5 @@ fn the_one_that_goes_to_jail() {
 
     let error = find_key().unwrap_err();
     assert_eq!(error.raw_os_error(), Some(libc::ENOKEY), "{error}");
+    println!("{END}");
 }

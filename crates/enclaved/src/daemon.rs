@@ -289,15 +289,17 @@ async fn accept<L: Launcher>(
         while connections.try_join_next().is_some() {}
         match accepted {
             Ok((stream, _)) => match Peer::of(&stream) {
-                Ok(client) => match places.take(client) {
-                    Some(place) => {
+                Ok(client) => {
+                    if let Some(place) = places.take(client) {
                         connections.spawn(connection::serve(stream, client, place, Arc::clone(shared)));
+                    } else {
+                        tell_of_the_crowd(&stream, client, shared);
+                        close_refused(&refused, stream);
                     }
-                    None => refused.close(told_of_the_crowd(stream, client, shared)),
-                },
+                }
                 Err(error) => {
                     tracing::warn!(%error, "the kernel does not tell who a client is; it is left");
-                    refused.close(stream);
+                    close_refused(&refused, stream);
                 }
             },
             Err(error) => {
@@ -308,8 +310,8 @@ async fn accept<L: Launcher>(
     }
 }
 
-/// The connection of a client that was told that there are too many, if that took no waiting.
-fn told_of_the_crowd<L>(stream: UnixStream, client: Peer, shared: &Shared<L>) -> UnixStream {
+/// Tells a client that there are too many, if that takes no waiting.
+fn tell_of_the_crowd<L>(stream: &UnixStream, client: Peer, shared: &Shared<L>) {
     let failure = Failure::new(
         ErrorCode::SocketError,
         "Too many clients are connected to the daemon, of this user or of all.",
@@ -318,5 +320,13 @@ fn told_of_the_crowd<L>(stream: UnixStream, client: Peer, shared: &Shared<L>) ->
     if let Ok(bytes) = frame::encode(&Reply::Busy(failure)) {
         let _ = stream.try_write(&bytes);
     }
-    stream
+}
+
+fn close_refused(refused: &Refused, stream: UnixStream) {
+    match stream.into_std() {
+        Ok(stream) => refused.close(stream.into()),
+        Err(error) => {
+            tracing::warn!(%error, "a refused client is closed without looking at what it has passed");
+        }
+    }
 }

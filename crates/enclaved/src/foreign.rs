@@ -8,9 +8,11 @@
 //! yet holds on to its client's place, so that a user has no more of them than places. Clients that get no place share a few
 //! threads of their own ([`Refused`]).
 
+use std::io::IoSliceMut;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
+use rustix::net::{RecvAncillaryBuffer, RecvFlags, ReturnFlags, Shutdown};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
@@ -105,8 +107,9 @@ pub(crate) fn close(what: impl Send + 'static) {
 /// Threads that close what came from clients without a place.
 pub const REFUSED_THREADS: usize = 32;
 
-/// Closes the connections of clients that get no place, and what they have passed. If all of its threads wait, the rest stays open
-/// until one of them does not: that costs a descriptor for each, but no client that has a place anything.
+/// Closes the connections of clients that get no place. One that has passed nothing is closed at once. What others have passed is closed on a
+/// few threads; if all of these wait, the rest stays open until one of them does not. That costs the daemon a descriptor for each,
+/// and the client one of those that it may have passed and not closed (`RLIMIT_NOFILE`, unix(7)), but no client that has a place anything.
 #[derive(Debug, Clone)]
 pub struct Refused {
     threads: Arc<Semaphore>,
@@ -121,8 +124,14 @@ impl Default for Refused {
 }
 
 impl Refused {
-    /// Drops it on one of the threads, now or later. To be called on a Tokio runtime.
-    pub(crate) fn close(&self, what: impl Send + 'static) {
+    /// Closes the connection, now or later. To be called on a Tokio runtime.
+    pub(crate) fn close(&self, connection: OwnedFd) {
+        if holds_descriptors(&connection) {
+            self.drop_later(connection);
+        }
+    }
+
+    fn drop_later(&self, what: impl Send + 'static) {
         let threads = Arc::clone(&self.threads);
         tokio::spawn(async move {
             // Nobody closes the semaphore.
@@ -132,9 +141,43 @@ impl Refused {
     }
 }
 
+/// Whether descriptors may have been passed that nobody has received. The peer can send no more then, and what it has sent without any
+/// is gone.
+fn holds_descriptors(connection: &OwnedFd) -> bool {
+    // What has been written to the peer stays there for it to read.
+    if rustix::net::shutdown(connection, Shutdown::Both).is_err() {
+        return true;
+    }
+    let mut bytes = [0; 16 << 10];
+    loop {
+        // Without room for them descriptors are announced, and stay where they are.
+        let mut pieces = [IoSliceMut::new(&mut bytes)];
+        let peek = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        let seen = rustix::net::recvmsg(connection, &mut pieces, &mut RecvAncillaryBuffer::default(), peek);
+        match seen {
+            Ok(seen) if seen.flags.contains(ReturnFlags::CTRUNC) => return true,
+            Ok(seen) if seen.bytes == 0 => return false,
+            // The bytes that were looked at, and no others: descriptors may come with the next.
+            Ok(seen) => {
+                let looked_at = bytes.get_mut(..seen.bytes).unwrap_or_default();
+                if rustix::net::recv(connection, looked_at, RecvFlags::DONTWAIT).is_err() {
+                    return true;
+                }
+            }
+            Err(_) => return true,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::io::{IoSlice, Write};
+    use std::mem::MaybeUninit;
+    use std::os::unix::net::UnixStream;
     use std::sync::mpsc::{Receiver, Sender, channel};
+    use std::time::Duration;
+
+    use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 
     use super::*;
 
@@ -153,28 +196,65 @@ mod tests {
 
     /// With one thread more than those of refused clients, which is what others have here.
     #[test]
-    fn refused_clients_leave_others_their_threads() {
+    fn refused_clients_leave_others_their_threads_and_are_all_closed_in_the_end() {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .max_blocking_threads(REFUSED_THREADS + 1)
+            .enable_time()
             .build()
             .unwrap();
         let (closing, closings) = channel();
         let mut ends = Vec::new();
-        let served = runtime.block_on(async {
+        let closed = |most: usize| {
+            let next = || closings.recv_timeout(Duration::from_secs(10)).ok();
+            std::iter::from_fn(next).take(most).count()
+        };
+        runtime.block_on(async {
             let refused = Refused::default();
             for _ in 0..2 * REFUSED_THREADS {
                 let (end, may_end) = channel();
                 ends.push(end);
                 let closing = closing.clone();
-                refused.close(Lingering { closing, may_end });
+                refused.drop_later(Lingering { closing, may_end });
             }
-            tokio::task::spawn_blocking(move || closings.iter().take(REFUSED_THREADS).count())
+            assert_eq!(closed(REFUSED_THREADS), REFUSED_THREADS);
+            let of_another = tokio::task::spawn_blocking(|| ());
+            tokio::time::timeout(Duration::from_secs(10), of_another)
                 .await
                 .unwrap()
+                .unwrap();
+            drop(ends);
+            assert_eq!(closed(REFUSED_THREADS), REFUSED_THREADS);
         });
-        assert_eq!(served, REFUSED_THREADS);
-        // Now all close, also those that had to wait.
-        drop(ends);
+    }
+
+    #[test]
+    fn descriptors_that_were_passed_are_seen_behind_bytes_and_left_where_they_are() {
+        let pair = || {
+            let (ours, theirs) = UnixStream::pair().unwrap();
+            (OwnedFd::from(ours), theirs)
+        };
+        let (ours, mut theirs) = pair();
+        assert!(!holds_descriptors(&ours));
+        assert!(theirs.write(b"more").is_err());
+
+        let (ours, mut theirs) = pair();
+        theirs.write_all(&vec![7; 50_000]).unwrap();
+        assert!(!holds_descriptors(&ours));
+
+        let (ours, mut theirs) = pair();
+        theirs.write_all(&vec![7; 50_000]).unwrap();
+        let (passed, mut other_end) = UnixStream::pair().unwrap();
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut rights = SendAncillaryBuffer::new(&mut space);
+        let passed_one = [passed.as_fd()];
+        assert!(rights.push(SendAncillaryMessage::ScmRights(&passed_one)));
+        rustix::net::sendmsg(&theirs, &[IoSlice::new(b"8")], &mut rights, SendFlags::empty()).unwrap();
+        drop(passed);
+        assert!(holds_descriptors(&ours));
+        // It is open as long as the connection that it is in.
+        assert!(other_end.write(b"here").is_ok());
+        drop(ours);
+        assert!(other_end.write(b"gone").is_err());
     }
 }

@@ -35,8 +35,8 @@ pub(crate) fn check(input: &[u8]) {
     let cuts = [(0, FIRST_FILE), (FIRST_FILE, RAM - FIRST_FILE)];
     let ranges =
         cuts.map(|(start, length)| (GuestAddress(start), usize::try_from(length).expect("it is small")));
-    let memory = GuestMemory::from_ranges(&ranges).expect("memory");
-    match load_image(image, &memory, RAM) {
+    let (memory, loaded) = load_image(image, &ranges).expect("memory");
+    match loaded {
         Ok(loaded) => {
             is_in_its_place(image, &memory, &loaded);
             boots(&memory, &loaded);

@@ -258,12 +258,12 @@ fn sockets() -> Vec<Attempt> {
 }
 
 fn memory() -> Vec<Attempt> {
-    use Otherwise::Made;
+    use Otherwise::{Made, Untried};
     let executable = PROT_READ | PROT_EXEC;
     vec![
         attempt!("map memory to execute"; SYS_mmap(0, 4096, executable, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
             => Made("it executes its own code as it is")),
-        attempt!("make memory executable"; SYS_mprotect(0, 0, executable) => Made("likewise")),
+        attempt!("make memory executable"; SYS_mprotect(0, 0, executable) => Untried("likewise")),
         attempt!("make a file of memory"; SYS_memfd_create(text(""), 0)
             => Made("it counts as its memory, and no larger than a file of its may be")),
         attempt!("share memory (System V)"; SYS_shmget(IPC_PRIVATE, 4096, 0o600)

@@ -350,11 +350,13 @@ fn what_its_threads_may_do_makes_a_vmm_that_was_taken_over_nobody_else() {
         libc::MSG_NOSIGNAL.into(),
     ];
     let told = thread.call(libc::SYS_sendto, &arguments);
-    println!("other measurements: {told:?}");
+    assert_eq!(told, Outcome::Made(length));
     drop(thread);
     enclave.wait_until_gone();
     let ended = daemon.host().cli(&["describe-enclaves", "--ended"]).succeeded();
     println!("{}", ended.stdout);
+    let log = daemon.log();
+    assert!(log.contains("measurements out of turn"), "{log}");
     victim.terminate();
 }
 

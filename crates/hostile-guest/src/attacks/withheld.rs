@@ -6,8 +6,9 @@ use crate::interrupts::{read_msr, write_msr};
 use crate::machine::Machine;
 use crate::random::Random;
 
-/// Performance counters of Intel's and AMD's processors and what sets them up, those of nested virtualisation, Hyper-V's.
-const REGISTERS: [u32; 16] = [
+/// Performance counters of Intel's and AMD's processors and what sets them up, those of nested virtualisation,
+/// Hyper-V's, and KVM's page faults and migration.
+const REGISTERS: [u32; 22] = [
     0xc1,
     0x186,
     0x309,
@@ -24,12 +25,24 @@ const REGISTERS: [u32; 16] = [
     0xc001_0114,
     0xc001_0117,
     0x4000_0000,
+    0x1a6,
+    0x600,
+    0xc001_1030,
+    0x4b56_4d02,
+    0x4b56_4d06,
+    0x4b56_4d08,
 ];
 
 /// Bits that are never shown: leaf, register of it (0 to 3 for EAX to EDX), bit.
-const FEATURES: [(u32, usize, u32); 8] = [
+const FEATURES: [(u32, usize, u32); 14] = [
     (1, 2, 3),            // MONITOR
     (1, 2, 5),            // VMX
+    (1, 2, 15),           // PDCM
+    (1, 3, 21),           // DS
+    (7, 2, 5),            // UMWAIT
+    (7, 2, 30),           // SGX's launch control
+    (7, 3, 19),           // last branches
+    (0x4000_0001, 0, 17), // migration
     (7, 1, 2),            // SGX
     (7, 1, 25),           // processor trace
     (0x8000_0001, 2, 2),  // SVM

@@ -54,6 +54,7 @@ const AMD_ECX_PERFCTR_CORE: u32 = 1 << 23;
 const LEAF_FEATURES: u32 = 0x7;
 const EBX_SGX: u32 = 1 << 2;
 const EBX_PROCESSOR_TRACE: u32 = 1 << 25;
+const ECX_WAITPKG: u32 = 1 << 5;
 const ECX_SGX_LC: u32 = 1 << 30;
 const EDX_ARCH_LBR: u32 = 1 << 19;
 
@@ -87,7 +88,7 @@ fn filter_entry(mut entry: kvm_cpuid_entry2, tsc_deadline: bool) -> kvm_cpuid_en
         }
         LEAF_FEATURES if entry.index == 0 => {
             entry.ebx &= !(EBX_SGX | EBX_PROCESSOR_TRACE);
-            entry.ecx &= !ECX_SGX_LC;
+            entry.ecx &= !(ECX_WAITPKG | ECX_SGX_LC);
             entry.edx &= !EDX_ARCH_LBR;
         }
         LEAF_KVM_FEATURES => entry.eax &= !KVM_WITHOUT_USE,
@@ -231,7 +232,10 @@ mod tests {
 
         let features = leaf(&entries, 7, 0);
         assert_eq!(features.ebx, !(EBX_SGX | EBX_PROCESSOR_TRACE));
-        assert_eq!((features.ecx, features.edx), (!ECX_SGX_LC, !EDX_ARCH_LBR));
+        assert_eq!(
+            (features.ecx, features.edx),
+            (!(ECX_WAITPKG | ECX_SGX_LC), !EDX_ARCH_LBR)
+        );
         assert_eq!(leaf(&entries, 7, 1).ebx, !0);
         for hidden in [5, 0x12, 0x14, 0x8000_001b] {
             let hidden = leaf(&entries, hidden, 0);

@@ -92,8 +92,8 @@ pub fn create_interrupt_controllers(vm: &VmFd) -> Result<(), BootError> {
 }
 
 /// Keeps from the guest what it has no use for and the parent should not offer: see `msrs`. To be called before the first vCPU runs.
-pub fn withhold_registers(kvm: &Kvm, vm: &VmFd) -> Result<(), BootError> {
-    msrs::withhold(kvm, vm)
+pub fn withhold_registers(vm: &VmFd) -> Result<(), BootError> {
+    msrs::withhold(vm)
 }
 
 /// Writes zero page, command line, MP table, page tables and GDT.

@@ -7,23 +7,20 @@
 //!
 //! Numbers are those of the Intel manual, volume 4, and of the AMD manual, volume 2, appendix A.
 
-use kvm_ioctls::{Cap, Kvm, MsrFilterDefaultAction, MsrFilterRange, MsrFilterRangeFlags, VmFd};
+use kvm_ioctls::{MsrFilterDefaultAction, MsrFilterRange, MsrFilterRangeFlags, VmFd};
 
 use super::BootError;
-use crate::log;
 
 /// Registers that follow each other: the first, and how many.
 type Range = (u32, u32);
 
 /// Counters of what the processor does, and what they are set up with: a guest could watch the parent by them.
-const COUNTERS: [Range; 13] = [
+const COUNTERS: [Range; 11] = [
     (0xc1, 8),          // IA32_PMC0 to 7
     (0x186, 8),         // IA32_PERFEVTSEL0 to 7
     (0x1a6, 2),         // MSR_OFFCORE_RSP_0, 1
-    (0x309, 0x21),      // IA32_FIXED_CTR0 to IA32_PERF_METRICS
-    (0x345, 1),         // IA32_PERF_CAPABILITIES
-    (0x38d, 4),         // IA32_FIXED_CTR_CTRL to IA32_PERF_GLOBAL_OVF_CTRL
-    (0x3f1, 2),         // IA32_PEBS_ENABLE, MSR_PEBS_DATA_CFG
+    (0x309, 0x3d),      // IA32_FIXED_CTR0 to IA32_PERF_CAPABILITIES
+    (0x38d, 0x66),      // IA32_FIXED_CTR_CTRL to MSR_PEBS_DATA_CFG
     (0x4c1, 8),         // IA32_A_PMC0 to 7
     (0x600, 1),         // IA32_DS_AREA
     (0xc000_0300, 4),   // PerfCntrGlobalStatus to PerfCntrGlobalStatusSet
@@ -38,28 +35,26 @@ const NESTED: [Range; 2] = [
     (0xc001_0114, 4), // VM_CR to VM_HSAVE_PA
 ];
 
-/// Interfaces of another hypervisor that KVM can emulate: those of Hyper-V.
-const FOREIGN: [Range; 1] = [(0x4000_0000, 0x200)];
+/// Interfaces of another hypervisor that KVM can emulate, Hyper-V's, and what KVM offers to guests whose memory is not always there.
+/// KVM answers to the latter whatever CPUID says.
+const PARAVIRTUAL: [Range; 3] = [
+    (0x4000_0000, 0x200), // Hyper-V
+    (0x4b56_4d02, 1),     // MSR_KVM_ASYNC_PF_EN
+    (0x4b56_4d06, 3),     // MSR_KVM_ASYNC_PF_INT to MSR_KVM_MIGRATION_CONTROL
+];
 
 /// A bit for each register of the longest range, unset: refused.
 const REFUSED: [u8; 0x200 / 8] = [0; 0x200 / 8];
 
-/// Withholds the registers from all vCPUs of a machine. To be called before the first of them runs. A KVM that cannot do so (before
-/// Linux 5.10) is told of in the log.
-pub(super) fn withhold(kvm: &Kvm, vm: &VmFd) -> Result<(), BootError> {
-    if !kvm.check_extension(Cap::X86MsrFilter) {
-        log::line(format_args!(
-            "KVM cannot withhold registers from the guest: it can use performance counters"
-        ));
-        return Ok(());
-    }
+/// Withholds the registers from all vCPUs of a machine. To be called before the first of them runs. KVM can do it since Linux 5.10.
+pub(super) fn withhold(vm: &VmFd) -> Result<(), BootError> {
     let ranges: Vec<MsrFilterRange<'_>> = withheld().map(refused).collect();
     vm.set_msr_filter(MsrFilterDefaultAction::ALLOW, &ranges)
         .map_err(BootError::kvm("KVM_X86_SET_MSR_FILTER"))
 }
 
 fn withheld() -> impl Iterator<Item = Range> {
-    COUNTERS.into_iter().chain(NESTED).chain(FOREIGN)
+    COUNTERS.into_iter().chain(NESTED).chain(PARAVIRTUAL)
 }
 
 fn refused((base, msr_count): Range) -> MsrFilterRange<'static> {
