@@ -42,7 +42,7 @@ struct Attack {
     name: &'static str,
     rounds: u32,
     companion: bool,
-    /// This long after its first interrupts it is enough, whether the guest has got to its end or not.
+    /// This long after it has said that interrupts have come it is enough, whether it gets to its end or not.
     enough: Option<Duration>,
 }
 
@@ -140,7 +140,7 @@ fn watch(host: &Host, good: &Enclave, hostile: &Hostile, enough: Option<Duration
         exchanges += 1;
         let is_over =
             said.contains("hostile-guest: survived") || end.is_some_and(|end| Instant::now() >= end);
-        if said.contains(" interrupts\n") {
+        if said.contains("interrupts have come") {
             end = end.or_else(|| Some(Instant::now() + enough?));
         }
         is_over.then_some(())

@@ -15,6 +15,7 @@ use crate::interrupts;
 use crate::memory;
 use crate::processor::{self, COMPANION_STACK, COMPANION_TASK_SEGMENT, GDT, PML4};
 use crate::random::Random;
+use crate::serial;
 
 /// The page that it starts in: its number is the vector of the interrupt that starts it.
 const PAGE: u64 = 0x8000;
@@ -31,6 +32,9 @@ const ENABLED: u32 = 0x1ff;
 const INIT: u32 = 0x4500;
 const START_UP: u32 = 0x4600;
 const TO_OTHERS: u32 = 0xc_0000;
+
+/// Interrupts of all processors that are told of.
+const STORM: u64 = 2000;
 
 /// How long is waited between the interrupts that start it, in looks.
 const BETWEEN: u32 = 100_000;
@@ -141,9 +145,15 @@ extern "C" fn main() -> ! {
     RUNNING.store(true, Ordering::Release);
     let devices = [0, 1].map(|index| u64::from(DEVICES[index].load(Ordering::Relaxed)));
     let mut number = 0;
+    let mut told = false;
     while !STOP.load(Ordering::Acquire) {
         let mut random = Random::of_round(SEED.load(Ordering::Relaxed).into(), u64::MAX - number);
         number += 1;
+        if !told && interrupts::count() > STORM {
+            // The first processor may get no further than into the next one.
+            told = true;
+            serial::line(format_args!("more than {STORM} interrupts have come"));
+        }
         match random.below(4) {
             0 => attacks::access_registers(devices, &mut random),
             1 => memory::write(COMMAND, random.pick(&[0, TO_OTHERS]) | 0x40),

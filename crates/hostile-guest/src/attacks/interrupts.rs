@@ -5,7 +5,6 @@ use crate::machine::Machine;
 use crate::memory;
 use crate::processor::{self, port_write};
 use crate::random::Random;
-use crate::serial;
 
 const LOCAL_APIC: u64 = 0xfee0_0000;
 const SPURIOUS: u64 = 0xf0;
@@ -36,7 +35,6 @@ pub(super) fn round(_: &mut Machine, random: &mut Random) {
             processor::let_interrupts_in();
         }
     }
-    serial::line(format_args!("{} interrupts", interrupts::count() - before));
     for _ in 0..200 {
         interrupts::wait_for_timer(random);
     }
