@@ -16,6 +16,7 @@
 //! | `image-reference` | the name of an image | whoever builds |
 //! | `registry-challenge` | how a registry wants to be convinced | the registry |
 //! | `eif-signature` | the signature section of an image, and what it is made of | whoever signed it |
+//! | `port-devices` | accesses to ports: serial port, keyboard controller, nobody's | the guest |
 //! | `vsock-device` | queues, packets and register accesses of a vsock driver, with Unix sockets | the guest, programs on the parent |
 //! | `vsock-kernel` | the same with the parent's kernel, and what that answers | the guest, the kernel |
 //! | `vsock-proxy-files` | the allowlist and the targets of vsock-proxy | an operator |
@@ -45,6 +46,7 @@ mod fake_vhost;
 mod image_source;
 mod nsm_device;
 mod nsm_request;
+mod port_devices;
 mod registry;
 mod virtio_driver;
 mod vsock_device;
@@ -69,7 +71,7 @@ const fn target(name: &'static str, check: fn(&[u8]), modules: &'static [&'stati
 }
 
 /// All targets.
-pub const TARGETS: [Target; 17] = [
+pub const TARGETS: [Target; 18] = [
     target("daemon-frame", daemon_frame::check, &["crates/api/src"]),
     target(
         "daemon-files",
@@ -156,6 +158,11 @@ pub const TARGETS: [Target; 17] = [
         "registry-challenge",
         registry::check_challenge,
         &["crates/image-fetch/src/challenge.rs"],
+    ),
+    target(
+        "port-devices",
+        port_devices::check,
+        &["vmm/src/devices", "vmm/src/bus.rs"],
     ),
     target(
         "vsock-device",

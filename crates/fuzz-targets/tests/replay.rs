@@ -109,6 +109,11 @@ fn registry_challenges() {
 }
 
 #[test]
+fn port_devices() {
+    hold("port-devices");
+}
+
+#[test]
 fn vsock_devices() {
     hold("vsock-device");
 }
@@ -139,5 +144,5 @@ fn no_target_and_no_directory_is_forgotten() {
             assert!(TARGETS.iter().any(|target| target.name == name), "{name}");
         }
     }
-    assert_eq!(TARGETS.len(), 17, "each has its test above");
+    assert_eq!(TARGETS.len(), 18, "each has its test above");
 }

@@ -1,5 +1,5 @@
 //! A vhost in this process: takes packets from the shadow ring and puts packets into it, when a test says so. Like the real one
-//! it does not look at a ring that it has found empty before it is kicked.
+//! it does not look at a ring that it has found empty before it is kicked. It is one that behaves; `crates/fuzz-targets` has one that does not.
 
 use std::io;
 use std::sync::{Arc, Mutex};
