@@ -40,7 +40,8 @@ impl Queue {
         memory::clear(base, STRIDE);
         Self {
             index,
-            size,
+            // None, if the second processor has selected a queue that there is not before the size was read.
+            size: size.max(1),
             base,
             available: 0,
             used: 0,
