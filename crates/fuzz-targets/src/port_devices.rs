@@ -38,7 +38,7 @@ pub(crate) fn check(input: &[u8]) {
     let machine = Machine::new();
     let mut resets = 0;
     Steps::each(input, |kind, steps| {
-        let port = machine.port(steps.byte()?);
+        let port = port_of(steps.byte()?);
         match kind % 4 {
             0 => machine.read(port, usize::from(steps.byte()? % 9)),
             1 => {
@@ -95,16 +95,6 @@ impl Machine {
         self.serial.lock().expect("nothing panics with it")
     }
 
-    /// One of the serial port's, the keyboard controller's, or beside them.
-    fn port(&self, choice: u8) -> u64 {
-        let near = u64::from(choice & 0xf);
-        match choice >> 4 & 3 {
-            0 | 1 => SERIAL_PORTS.start + near,
-            2 => I8042_PORTS.start + near,
-            _ => u64::from(choice) << 4,
-        }
-    }
-
     fn read(&self, port: u64, length: usize) {
         let mut data = vec![0x5a; length];
         self.ports.read(port, &mut data);
@@ -137,5 +127,15 @@ impl Machine {
         let mut printed = Vec::new();
         let _ = self.output.read_to_end(&mut printed);
         assert!(printed.ends_with(b"ok\n"), "{printed:?}");
+    }
+}
+
+/// One of the serial port's, the keyboard controller's, or beside them.
+fn port_of(choice: u8) -> u64 {
+    let near = u64::from(choice & 0xf);
+    match choice >> 4 & 3 {
+        0 | 1 => SERIAL_PORTS.start + near,
+        2 => I8042_PORTS.start + near,
+        _ => u64::from(choice) << 4,
     }
 }
