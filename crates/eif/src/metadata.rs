@@ -10,7 +10,7 @@ use crate::{EifError, Section};
 pub const MAX_METADATA: u64 = 1024 * 1024;
 
 /// What an image says of itself. Every key must be in the JSON; others are ignored.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Metadata {
     /// A name for people.
@@ -28,7 +28,7 @@ pub struct Metadata {
 }
 
 /// What built an image.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct BuildMetadata {
     /// RFC 3339.

@@ -6,7 +6,7 @@
 //!
 //! Threads that may wait are not without end either. All that came with a request is closed by one of them, and what is not closed
 //! yet holds on to its client's place, so that a user has no more of them than places. Clients that get no place share a few
-//! threads of their own ([`Refused`]).
+//! threads of their own (`Refused`).
 
 use std::io::IoSliceMut;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -108,10 +108,11 @@ pub(crate) fn close(what: impl Send + 'static) {
 pub const REFUSED_THREADS: usize = 32;
 
 /// Closes the connections of clients that get no place. One that has passed nothing is closed at once. What others have passed is closed on a
-/// few threads; if all of these wait, the rest stays open until one of them does not. That costs the daemon a descriptor for each,
-/// and the client one of those that it may have passed and not closed (`RLIMIT_NOFILE`, unix(7)), but no client that has a place anything.
-#[derive(Debug, Clone)]
-pub struct Refused {
+/// few threads; if all of these wait, the rest stays open until one of them does not. That costs the daemon a descriptor for each, and the
+/// client one of those that it may have under way at once, which are as many as it may have open (unix(7), `SCM_RIGHTS`). Clients that have
+/// a place do not notice.
+#[derive(Debug)]
+pub(crate) struct Refused {
     threads: Arc<Semaphore>,
 }
 

@@ -9,7 +9,7 @@
 
 use std::io::Cursor;
 
-use eif::{Arch, BuildMetadata, Builder, Layout, Metadata, SectionKind, inspect};
+use eif::{Arch, Builder, Layout, Metadata, SectionKind, inspect};
 use enclave_vmm::arch::{BootData, layout, write_boot_data};
 use enclave_vmm::fuzzing::load_image;
 use enclave_vmm::load::Loaded;
@@ -127,7 +127,7 @@ fn build(input: &[u8]) -> Option<Vec<u8>> {
         Arch::X86_64,
         &mut Cursor::new(rest),
         parts[0],
-        &metadata(),
+        &Metadata::default(),
     )
     .ok()?;
     for ramdisk in &parts[1..] {
@@ -135,20 +135,4 @@ fn build(input: &[u8]) -> Option<Vec<u8>> {
     }
     builder.finish().ok()?;
     Some(image.into_inner())
-}
-
-fn metadata() -> Metadata {
-    Metadata {
-        image_name: String::new(),
-        image_version: String::new(),
-        build_metadata: BuildMetadata {
-            build_time: String::new(),
-            build_tool: String::new(),
-            build_tool_version: String::new(),
-            operating_system: String::new(),
-            kernel_version: String::new(),
-        },
-        docker_info: None,
-        custom_metadata: None,
-    }
 }

@@ -150,7 +150,7 @@ fn set_pics(mask: u8) {
 
 /// Interrupts of up to this priority wait. An APIC that an attack has moved is brought back.
 ///
-/// CR8 would be simpler, but QEMU (7.2 to 10.0) ends by an assertion when the guest of an emulated processor writes it while
+/// CR8 would be simpler, but QEMU (7.2 and 10.0) ends by an assertion when the guest of an emulated processor writes it while
 /// an interrupt waits.
 pub(crate) fn set_priority(priority: u32) {
     let base = read_msr(APIC_BASE).unwrap_or(LOCAL_APIC | APIC_ENABLED);

@@ -6,7 +6,7 @@ use std::{
     ops::Range,
 };
 
-use eif::{Arch, BuildMetadata, Builder, FileCrc, HEADER_LEN, Section, SignatureError};
+use eif::{Arch, Builder, FileCrc, HEADER_LEN, Section, SignatureError};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 use super::*;
@@ -16,27 +16,17 @@ const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const RAM: u64 = 16 * MIB;
 
-fn metadata() -> Metadata {
-    Metadata {
-        image_name: String::new(),
-        image_version: String::new(),
-        build_metadata: BuildMetadata {
-            build_time: String::new(),
-            build_tool: String::new(),
-            build_tool_version: String::new(),
-            operating_system: String::new(),
-            kernel_version: String::new(),
-        },
-        docker_info: None,
-        custom_metadata: None,
-    }
-}
-
 fn eif_of(kernel: &[u8], cmdline: &str, ramdisks: &[&[u8]]) -> Vec<u8> {
     let mut image = Cursor::new(Vec::new());
     let kernel = &mut Cursor::new(kernel);
-    let mut builder =
-        Builder::new(&mut image, Arch::X86_64, kernel, cmdline.as_bytes(), &metadata()).unwrap();
+    let mut builder = Builder::new(
+        &mut image,
+        Arch::X86_64,
+        kernel,
+        cmdline.as_bytes(),
+        &Metadata::default(),
+    )
+    .unwrap();
     for ramdisk in ramdisks {
         builder.add_ramdisk(&mut Cursor::new(ramdisk)).unwrap();
     }
@@ -156,7 +146,7 @@ fn every_byte_of_the_file_is_read_once() {
 fn an_image_for_another_processor_is_refused_whatever_is_in_it() {
     let mut image = Cursor::new(Vec::new());
     let kernel = &mut Cursor::new(b"an arm64 Image");
-    let builder = Builder::new(&mut image, Arch::Aarch64, kernel, b"quiet", &metadata()).unwrap();
+    let builder = Builder::new(&mut image, Arch::Aarch64, kernel, b"quiet", &Metadata::default()).unwrap();
     builder.finish().unwrap();
 
     let error = load_image(&image.into_inner()).unwrap_err();
