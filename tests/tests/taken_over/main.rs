@@ -349,8 +349,10 @@ fn what_its_threads_may_do_makes_a_vmm_that_was_taken_over_nobody_else() {
         length.into(),
         libc::MSG_NOSIGNAL.into(),
     ];
+    // The daemon may have ended the VMM before its tracer sees that the call was made.
     let told = thread.call(libc::SYS_sendto, &arguments);
-    assert_eq!(told, Outcome::Made(length));
+    let expected = [Outcome::Made(length), Outcome::Ended(libc::SIGKILL)];
+    assert!(expected.contains(&told), "{told:?}");
     drop(thread);
     enclave.wait_until_gone();
     let ended = daemon.host().cli(&["describe-enclaves", "--ended"]).succeeded();
