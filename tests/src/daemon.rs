@@ -68,6 +68,14 @@ impl OwnDaemon {
         self.process.as_ref().map(Running::stderr).unwrap_or_default()
     }
 
+    /// Waits until its log has this text: what it logs of an enclave's end comes after the end.
+    ///
+    /// # Panics
+    /// If that takes for ever.
+    pub fn wait_until_logged(&self, text: &str) {
+        poll::until(text, || self.log().contains(text).then_some(()));
+    }
+
     /// Its process id.
     pub fn process_id(&self) -> u32 {
         self.process.as_ref().map(Running::id).unwrap_or_default()

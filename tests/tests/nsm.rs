@@ -484,8 +484,7 @@ fn a_vmm_that_was_taken_over_cannot_change_what_was_measured() {
     let daemon = with_hostile_vmm("measure-late");
     let enclave = hello().run(daemon.host());
     enclave.wait_until_gone();
-    let log = daemon.log();
-    assert!(log.contains("measurements out of turn"), "{log}");
+    daemon.wait_until_logged("measurements out of turn");
 }
 
 #[test]

@@ -6,9 +6,7 @@
 
 mod vsock_cases;
 
-use std::fs;
 use std::io::{Read, Write};
-use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
@@ -16,7 +14,7 @@ use std::thread;
 use end_to_end_tests::guest::{Address, Order, port};
 use end_to_end_tests::vsock_socket::{PortListener, connect, order};
 use end_to_end_tests::{Host, Launch, OwnDaemon, Running, World, eifs, poll, stream};
-use rustix::process::{Pid, Signal};
+use rustix::process::Signal;
 use vsock::{VMADDR_CID_ANY, VsockListener};
 use vsock_cases::{MIB, echoing};
 
@@ -236,38 +234,6 @@ fn how_an_application_ends_is_heard() {
         .find(|ended| ended["EnclaveID"] == id.as_str())
         .expect("it is listed");
     assert_eq!(ours["ExitCode"], 3, "{ours}");
-}
-
-/// Name and niceness of each thread of a process.
-fn threads(process: u32) -> Vec<(String, i32)> {
-    let threads = fs::read_dir(format!("/proc/{process}/task")).expect("threads");
-    let thread = |path: PathBuf| {
-        let id = path.file_name()?.to_str()?.parse().ok().and_then(Pid::from_raw);
-        let name = fs::read_to_string(path.join("comm")).ok()?;
-        let niceness = rustix::process::getpriority_process(id).ok()?;
-        Some((name.trim_end().to_owned(), niceness))
-    };
-    threads
-        .flatten()
-        .filter_map(|entry| thread(entry.path()))
-        .collect()
-}
-
-#[test]
-fn the_devices_thread_gives_way_and_no_other() {
-    let host = host();
-    let _world = World::enter();
-    let enclave = echoing(&host);
-
-    let threads = threads(enclave.process_id());
-    let nice: Vec<&str> = threads
-        .iter()
-        .filter(|(_, niceness)| *niceness > 0)
-        .map(|(name, _)| name.as_str())
-        .collect();
-
-    assert_eq!(nice, ["vsock"], "{threads:?}");
-    enclave.terminate();
 }
 
 /// Another virtual machine of this host: all that counts is who has told the kernel a CID.

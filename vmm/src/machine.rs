@@ -144,13 +144,8 @@ pub fn run(control: &Control<'_>, verdict: Verdict) -> Result<ExitReason, Launch
 /// The half of a device that the event loop runs.
 type Worker = Box<dyn MutEventSubscriber>;
 
-/// The half of a device that has a thread of its own.
-struct OwnThread {
-    /// What it gives way to others by (`nice(2)`), if it does.
-    niceness: Option<i32>,
-    /// Returns only if it fails.
-    body: Box<dyn FnOnce() -> io::Error + Send>,
-}
+/// The half of a device that has a thread of its own, which returns only if it fails.
+type OwnThread = Box<dyn FnOnce() -> io::Error + Send>;
 
 /// What has to run for the devices of a machine to work.
 struct Workers {
@@ -219,19 +214,13 @@ impl Machine<'_> {
                 });
                 let (device, worker) = halves.map_err(LaunchError::system("opening the vsock device"))?;
                 self.attach_virtio(mmio, device, layout::VSOCK_WINDOW, layout::VSOCK_IRQ)?;
-                Ok(OwnThread {
-                    niceness: None,
-                    body: Box::new(move || worker.serve()),
-                })
+                Ok(Box::new(move || worker.serve()))
             }
             VsockBackend::Kernel => {
                 let halves = kernel::open(end.guest_cid, File::from(end.descriptor), self.memory);
                 let (device, worker) = halves.map_err(LaunchError::vhost(end.guest_cid))?;
                 self.attach_virtio(mmio, device, layout::VSOCK_WINDOW, layout::VSOCK_IRQ)?;
-                Ok(OwnThread {
-                    niceness: Some(kernel::NICENESS),
-                    body: Box::new(move || worker.serve()),
-                })
+                Ok(Box::new(move || worker.serve()))
             }
         }
     }
@@ -372,12 +361,8 @@ fn event_loop<'a>(
 fn start_vsock(worker: OwnThread, filter: Filter, end: &EndReporter) -> io::Result<()> {
     let end = end.clone();
     let body = move || {
-        if let Some(niceness) = worker.niceness {
-            // Refused where this process is nicer than that already.
-            let _ = rustix::process::setpriority_process(None, niceness);
-        }
         let why = match filter.install() {
-            Ok(()) => format!("the vsock device cannot wait: {}", (worker.body)()),
+            Ok(()) => format!("the vsock device cannot wait: {}", worker()),
             Err(error) => log::chain(&error),
         };
         end.report(ExitReason::Crashed(why));

@@ -13,7 +13,7 @@ use api::vmm::VsockBackend;
 use bench::{Launch, Vmm};
 use rustix::{
     process::Pid,
-    thread::{CpuSet, sched_setaffinity},
+    thread::{CpuSet, sched_getaffinity, sched_setaffinity},
 };
 use vsock_bench::port;
 
@@ -85,6 +85,17 @@ pub(crate) struct Machine {
 enum Process {
     Enclave(Vmm),
     Qemu(Qemu),
+}
+
+/// Keeps this program, and what it starts, off the CPU of the guest, as a parent's programs are kept off the CPUs of its enclaves. If
+/// there is no other, all share it.
+pub(crate) fn leave_to_guest(cpu: u32) -> Result<(), Error> {
+    let mut cpus = sched_getaffinity(None).map_err(system("learn which CPUs there are"))?;
+    cpus.unset(cpu as usize);
+    if cpus.count() > 0 {
+        sched_setaffinity(None, &cpus).map_err(system("keep off the guest's CPU"))?;
+    }
+    Ok(())
 }
 
 #[derive(Debug)]

@@ -5,8 +5,8 @@
 //! It runs as root on a parent with `/dev/vhost-vsock` (`cargo xtask bench vsock` makes such a parent). Three VMMs start the
 //! same guest, one after the other, with 256 MiB and one vCPU: `enclave-vmm` with the kernel backend, `enclave-vmm` with the
 //! Unix backend, and QEMU's microvm with a `vhost-vsock-device`. `enclave-vmm` is started as the daemon starts it, but without a
-//! daemon: that one carries no byte of the guest's, and it refuses enclaves on a parent of one CPU, which is what a clock that
-//! counts instructions needs.
+//! daemon: that one carries no byte of the guest's. The guest has a CPU to itself, as with the daemon, and all else is kept off it. Where
+//! there is but one, which the daemon would refuse, they share it.
 //!
 //! # Parts
 //!
@@ -58,7 +58,7 @@ struct Arguments {
     /// The guest's memory in MiB, a multiple of 2
     #[arg(long, value_name = "MIB", default_value_t = 256)]
     memory: u64,
-    /// The CPU of the guest's vCPU
+    /// The CPU of the guest's vCPU, which nothing else has if there are others
     #[arg(long, value_name = "CPU", default_value_t = 0)]
     cpu: u32,
     /// How long anything may take that is waited for
@@ -76,6 +76,7 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> Result<(), Error> {
+    machine::leave_to_guest(arguments.cpu)?;
     let directory = machine::directory()?;
     let carriers: Vec<_> = Carrier::ALL
         .into_iter()

@@ -9,7 +9,6 @@ use libc::c_long;
 
 use super::Class;
 use super::ioctls;
-use crate::vsock::kernel;
 
 /// A call that may be made. Several rules for one call are alternatives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -209,8 +208,6 @@ const BOOT: &[Rule] = &[
     any!(SYS_rseq),
     any!(SYS_sched_getaffinity),
     any!(SYS_sched_setaffinity),
-    // Before it has a filter of its own, the thread of the kernel's vsock gives way to others.
-    equal!(SYS_setpriority, 2, kernel::NICENESS.cast_unsigned()),
     equal!(SYS_prctl, 0, libc::PR_SET_NAME.cast_unsigned()),
     // The filters of the other classes.
     equal!(SYS_prctl, 0, libc::PR_SET_NO_NEW_PRIVS.cast_unsigned()),

@@ -1,5 +1,5 @@
 //! `cargo xtask bench vsock`: streams between an enclave and its parent with either backend, beside QEMU's microvm with vhost-vsock
-//! of its own, all in one parent instance. The program `vsock-bench` measures; how, it says itself.
+//! of its own, all in one parent instance, whose last CPU is the guest's. The program `vsock-bench` measures; how, it says itself.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -44,6 +44,9 @@ pub(super) struct Arguments {
     /// What time is measured in
     #[arg(long, value_enum, default_value = "instructions")]
     clock: Clock,
+    /// CPUs of the parent: two, of which the guest has one to itself as an enclave does, or one that all share
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=2))]
+    cpus: u32,
     /// Measure our backends alone
     #[arg(long)]
     ours: bool,
@@ -54,21 +57,13 @@ pub(super) struct Arguments {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Clock {
-    /// Instructions of a parent with one CPU: figures repeat whatever else the host does
+    /// Instructions of the parent, whose CPUs take turns: figures repeat whatever else the host does
     Instructions,
-    /// Seconds, of a parent with two CPUs, one of them for the guest
+    /// Seconds
     Wall,
 }
 
 impl Clock {
-    /// CPUs of the parent; the last one is the guest's.
-    fn cpus(self) -> u32 {
-        match self {
-            Self::Instructions => 1,
-            Self::Wall => 2,
-        }
-    }
-
     /// How long a round may take: several times what it takes on a busy host.
     fn round_limit(self) -> Duration {
         match self {
@@ -110,7 +105,7 @@ pub(super) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<ExitCo
         vec![QEMU_PACKAGE.to_owned()]
     };
     let config = Config {
-        cpus: arguments.clock.cpus(),
+        cpus: arguments.cpus,
         memory: PARENT_MEMORY,
         hugepages_2m: GUEST_MEMORY / 2,
         icount: arguments.clock == Clock::Instructions,
@@ -126,8 +121,10 @@ pub(super) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<ExitCo
     };
     let instance = steps.quiet("QEMU for the parent instance", || ParentInstance::prepare(config))?;
     steps.announce("measuring in a parent instance");
-    let Arguments { runs, clock, .. } = *arguments;
-    let (cpu, limit) = (clock.cpus() - 1, clock.limit());
+    let Arguments {
+        runs, clock, cpus, ..
+    } = *arguments;
+    let (cpu, limit) = (cpus - 1, clock.limit());
     let mut command =
         format!("{BENCH} --runs {runs} --memory {GUEST_MEMORY} --cpu {cpu} --limit {limit} bzImage");
     if !arguments.ours {

@@ -1,7 +1,14 @@
 //! Stands in for `enclave-vmm`: a VMM that its guest has taken over, and that tries to pass itself off as something it is not.
 //!
-//! It becomes the user that the daemon tells it to be, takes its launch message as any VMM does, tells measurements, says that it has started, sends the heartbeat of a guest,
-//! and then does what the file [`ORDERS`] says:
+//! Two orders it obeys before it does anything else:
+//!
+//! ```text
+//! leave             ends with status 3
+//! talk-nonsense     says what no VMM says, and waits to be ended
+//! ```
+//!
+//! With all others it becomes the user that the daemon tells it to be, takes its launch message as any VMM does, tells measurements,
+//! says that it has started, sends the heartbeat of a guest, and then does what the file [`ORDERS`] says:
 //!
 //! ```text
 //! behave            nothing more
@@ -32,7 +39,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{self, Command};
 use std::thread;
 use std::time::Duration;
 
@@ -65,6 +72,14 @@ fn main() -> io::Result<()> {
     let orders = fs::read_to_string(ORDERS).unwrap_or_default();
     let mut orders = orders.lines();
     let order = orders.next().unwrap_or_default();
+    match order {
+        "leave" => process::exit(3),
+        "talk-nonsense" => {
+            send(io::stdin(), b"nonsense", SendFlags::NOSIGNAL)?;
+            guest::idle();
+        }
+        _ => {}
+    }
     // There may be no way to it later. It is there already, since it is somebody else who reads it.
     let findings = File::options().append(true).open(FINDINGS)?;
     let found = |line: &str| writeln!(&findings, "{line}");

@@ -67,10 +67,6 @@ pub use self::vhost::{Ring, Vhost, VhostVsock};
 use super::halves::{Backend, Vsock, VsockWorker};
 use crate::log;
 
-/// How nice the device's thread is (`nice(2)`): a little. It works for moments between vhost, the guest and the program on the parent,
-/// and if it has a CPU in common with any of them it had better not interrupt them at each packet: what it finds later is more, and done at once.
-pub const NICENESS: i32 = 2;
-
 /// Lines about faults of the guest or the host that one device writes to the log.
 const MOST_COMPLAINTS: u32 = 16;
 
