@@ -97,6 +97,11 @@ fn attempts() -> Vec<Attempt> {
         attempt("enter a namespace", SYS_setns, [NO_FILE, 0, 0, 0, 0, 0]),
         attempt("become another user", SYS_setresuid, NONE),
         attempt("change another's limits", SYS_prlimit64, [1, 0, 0, 0, 0, 0]),
+        attempt(
+            "run before others",
+            SYS_setpriority,
+            [PRIO_PROCESS.into(), 0, -20_i64 as u64, 0, 0, 0],
+        ),
         attempt("load a module", SYS_finit_module, [NO_FILE, path, 0, 0, 0, 0]),
         attempt("load a program of the kernel's", SYS_bpf, NONE),
         attempt("use the kernel's keys", SYS_keyctl, NONE),
