@@ -68,7 +68,7 @@ impl OwnDaemon {
         self.process.as_ref().map(Running::stderr).unwrap_or_default()
     }
 
-    /// Waits until its log has this text: what it logs of an enclave's end comes after the end.
+    /// Waits until its log has this text, which may come after what it is about: an enclave is gone before that is logged.
     ///
     /// # Panics
     /// If that takes for ever.

@@ -619,12 +619,7 @@ fn a_vmm_that_was_taken_over_cannot_starve_the_daemon_or_break_its_own_registers
     let enclave = hello().run(daemon.host());
     let answer = finding("pcr0 ");
     assert!(answer.ends_with(&MEASURED.repeat(48)), "{answer}");
-    poll::until("a word in the log", || {
-        daemon
-            .log()
-            .contains("a request to the NSM was refused")
-            .then_some(())
-    });
+    daemon.wait_until_logged("a request to the NSM was refused");
     enclave.terminate();
 
     fs::write(ORDERS, "flood").expect("write the orders");

@@ -250,9 +250,7 @@ fn a_layer_that_cannot_be_had_is_named_and_only_missing_where_that_is_allowed() 
     assert_eq!(NAMESPACES.map(is_shared), [true, false, false, false]);
     sees_its_own_directory_alone(&enclave);
     user_without_rights(&enclave);
-    poll::until("a word in the log", || {
-        daemon.log().contains("lacks network-namespace (").then_some(())
-    });
+    daemon.wait_until_logged("lacks network-namespace (");
     enclave.terminate();
 }
 
